@@ -1,0 +1,101 @@
+"""What several commands share: the options they take, how they open data, and how they give their result."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import click
+import numpy as np
+
+from .. import files
+from ..data import Dataset, open_dataset, split
+
+json_option = click.option("--json", "json_file", metavar="FILE", help="Write the result as one JSON document (- = standard output).")
+seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+data_option = click.option(
+    "--data", "data", metavar="DIR", required=True,
+    help="A folder per class, images/ + metadata.csv (HAM10000/ISIC layout), or synthetic[:N].")
+threads_option = click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
+backend_option = click.option("--backend", default="litert", show_default=True, help="Inference engine.")
+
+
+def out_option(what: str) -> Callable:
+    """``--out`` as a path that is written whole or not at all."""
+    return click.option("--out", "out", type=click.Path(path_type=Path), required=True, metavar="PATH", help=what)
+
+
+def emit(record: Any, json_file: str | None, text: str) -> None:
+    """Give the result: ``text`` for a person on standard output, or the record as JSON where it was asked for."""
+    if json_file == "-":
+        click.echo(json.dumps(clean(record), indent=2, allow_nan=False))
+        return
+    click.echo(text)
+    if json_file:
+        files.write_json(Path(json_file), clean(record))
+
+
+def clean(value: Any) -> Any:
+    """JSON's own types only: NumPy values unwrapped, not-a-number as null, paths as text."""
+    if isinstance(value, dict):
+        return {str(key): clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return clean(value.tolist())
+    if isinstance(value, np.generic):
+        return clean(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def say(text: str) -> None:
+    """Progress, on stderr and only at a terminal."""
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
+
+
+def warn_of_problems(dataset: Dataset) -> None:
+    """Name and count what was wrong with the data: it is reported, never silently dropped."""
+    kinds: dict[str, list[str]] = {}
+    for problem in dataset.problems:
+        kinds.setdefault(problem.kind, []).append(str(problem.where))
+    for kind, places in kinds.items():
+        click.echo(f"edge-derm: warning: {kind}: {len(places)} ({', '.join(places[:3])}{', …' if len(places) > 3 else ''})", err=True)
+
+
+def open_data(spec: str, seed: int = 0) -> Dataset:
+    """Open a data set and report its problems on stderr."""
+    dataset = open_dataset(spec, seed=seed)
+    warn_of_problems(dataset)
+    return dataset
+
+
+def held_out(dataset: Dataset, provenance: dict[str, Any], part: str) -> tuple[np.ndarray, str]:
+    """Indices of the images a model may be judged on, and the name of that part.
+
+    ``auto``: the validation part when this is the data the model was trained on (same digest; the recorded split is
+    made again), the whole data set otherwise.
+    """
+    recorded = provenance.get("split") or {}
+    trained_here = provenance.get("data_digest") == dataset.digest and bool(recorded)
+    if part == "all" or (part == "auto" and not trained_here):
+        return np.arange(len(dataset)), "all"
+    if not trained_here:
+        raise click.UsageError(f"--part {part}: the model was not trained on this data, so it has no such part; use --part all")
+    parts = split(dataset, seed=recorded["seed"], fractions=recorded["fractions"]).parts
+    name = "validation" if part == "auto" else part
+    if name not in parts:
+        raise click.UsageError(f"--part {name}: expected one of all, {', '.join(parts)}")
+    return parts[name], name
+
+
+part_option = click.option(
+    "--part", default="auto", show_default=True, metavar="PART",
+    help="auto: the validation part if the model was trained on this data, else all; or all, train, validation.")
