@@ -44,6 +44,10 @@ class BoardError(BridgeError):
     """A board, emulator or compiler is missing or failed."""
 
 
+_NOT_IN_NUMPY = {"string": 0, "resource": 0, "variant": 0, "int2": 2, "int4": 4, "uint4": 4, "bfloat16": 16}
+_NOT_IN_NUMPY |= {"float8_e4m3fn": 8, "float8_e5m2": 8}
+
+
 @dataclass(frozen=True)
 class Quantization:
     """Affine quantisation: real = scale · (stored − zero_point), per tensor or per slice of ``axis``."""
@@ -67,6 +71,8 @@ class Tensor:
     dtype: str  # NumPy name: int8, uint8, int16, int32, int64, float16, float32, bool, …
     quantization: Quantization | None = None
     data: np.ndarray | None = None
+    signature: tuple[int, ...] = ()  # the shape with −1 where it is free at run time; () when made by hand
+    variable: bool = False  # keeps its values from one run to the next
 
     @property
     def elements(self) -> int:
@@ -74,7 +80,9 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
-        return self.elements * np.dtype(self.dtype).itemsize
+        """Bytes of all values; 0 for types without a fixed size (string, resource, variant)."""
+        bits = _NOT_IN_NUMPY.get(self.dtype)
+        return self.elements * np.dtype(self.dtype).itemsize if bits is None else (self.elements * bits + 7) // 8
 
 
 @dataclass(frozen=True)
