@@ -1,0 +1,199 @@
+"""``Classifier``: preprocessed pixels in, calibrated probabilities out."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+
+from edge_derm.bundle import Bundle, Manifest, describe_model, open_bundle
+from edge_derm.bundle.structure import check_interface, check_model
+from edge_derm.errors import DataError
+from edge_derm.runtime import decision
+from edge_derm.runtime.backends import Engine, load_engine
+from edge_derm.runtime.decision import Prediction
+from edge_derm.runtime.encoding import encoder
+
+
+class Classifier:
+    """A loaded model with its labels and its calibration. Open one with ``open`` or ``of``.
+
+    Safe to share between threads: a lock lets one run at a time (results stay right, they do not get faster; for
+    parallel throughput give each thread its own classifier, or raise ``threads``).
+
+    Example::
+
+        classifier = Classifier.open("lesion-d1.bundle")
+        for prediction in classifier.classify([image]):
+            print(prediction.label, prediction.probabilities[prediction.label])
+    """
+
+    def __init__(self, engine: Engine, manifest: Manifest, *, batch_engine: Engine | None = None) -> None:
+        self._engine = engine
+        self._batch_engine = batch_engine
+        self._lock = threading.Lock()
+        self._write = encoder(manifest.input, engine.inputs[0])
+        self._values = _values(engine)
+        self._floor = engine.outputs[0].scale / 2 or 1e-12
+        self._shape = (manifest.input.size_px, manifest.input.size_px, 3)
+        self.manifest = manifest
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Path | str | Bundle,
+        *,
+        backend: str = "litert",
+        kernels: str = "default",
+        threads: int = 1,
+        batch: int = 1,
+    ) -> Classifier:
+        """Open a bundle (a path is verified first) on one engine.
+
+        Args:
+            backend: ``litert`` or ``tflite-runtime``.
+            kernels: ``default`` (XNNPACK) or ``reference`` (bit-exact with TFLite Micro).
+            threads: CPU threads inside one run.
+            batch: above 1, full groups of this many images go through a second copy of the model at once: 5–25 % less
+                time an image on two threads, at the price of its memory; results are the same.
+
+        Raises:
+            BundleError: the bundle must not be loaded.
+            BackendError: the engine is missing or refuses the model.
+        """
+        opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        engines = [
+            load_engine(opened.model, backend=backend, kernels=kernels, threads=threads, batch=size)
+            for size in ([1] if batch == 1 else [1, batch])
+        ]
+        return cls(engines[0], opened.manifest, batch_engine=engines[1] if batch != 1 else None)
+
+    @classmethod
+    def of(
+        cls,
+        model: bytes,
+        labels: Sequence[str] | None = None,
+        *,
+        backend: str = "litert",
+        kernels: str = "default",
+        threads: int = 1,
+    ) -> Classifier:
+        """Open a bare .tflite after the structural check; normalisation from its metadata and quantisation.
+
+        Args:
+            labels: one per score; by default those in the file's TFLite Metadata, else ``class0``, ``class1``, ….
+
+        Raises:
+            BundleError: not a well-formed .tflite, or not an image classifier.
+            BackendError: the engine is missing or refuses the model.
+        """
+        manifest = describe_model(model, labels=labels)
+        check_interface(check_model(model), manifest)
+        return cls(load_engine(model, backend=backend, kernels=kernels, threads=threads), manifest)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the scores."""
+        return self.manifest.labels
+
+    @property
+    def size_px(self) -> int:
+        """Side of the square input."""
+        return self.manifest.input.size_px
+
+    @property
+    def output_scale(self) -> float:
+        """What one step of a quantised score is worth; 0.0 for a float output."""
+        return self._engine.outputs[0].scale
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities of preprocessed images.
+
+        Args:
+            images: uint8 [N, S, S, 3] RGB as ``edge_derm.data.preprocess`` returns them, or one [S, S, 3].
+
+        Returns:
+            float32 [N, C], rows summing to 1 (N = 1 for one image), after the manifest's temperature.
+
+        Raises:
+            DataError: ``images-dtype``, ``images-shape``.
+        """
+        return self.temper(self.raw(images), self.manifest.temperature)
+
+    def raw(self, images: np.ndarray) -> np.ndarray:
+        """The model's own scores, dequantised, before temperature and normalisation: float32 [N, C]."""
+        return self._real(self.stored(images))
+
+    def stored(self, images: np.ndarray) -> np.ndarray:
+        """The model's own scores as its output tensor stores them: [N, C] of int8, uint8, int16 or float32."""
+        images = self._checked(images)
+        step = self._batch_engine.inputs[0].shape[0] if self._batch_engine is not None else len(images) + 1
+        rows, start = [], 0
+        with self._lock:
+            while self._batch_engine is not None and len(images) - start >= step:
+                rows.append(self._run(self._batch_engine, images[start:start + step]))
+                start += step
+            rows.extend(self._run(self._engine, images[i:i + 1]) for i in range(start, len(images)))
+        if len(rows) == 1:
+            return rows[0]
+        return np.concatenate(rows) if rows else np.empty((0, len(self.labels)), self._engine.outputs[0].dtype)
+
+    def temper(self, raw: np.ndarray, temperature: float | None) -> np.ndarray:
+        """Probabilities from ``raw`` scores at a temperature (None: as the model gives them), float32 [N, C]."""
+        return decision.probabilities(raw, activation=self.manifest.output.activation, temperature=temperature,
+                                      floor=self._floor)
+
+    def classify(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Decide on images of any size, preprocessed here.
+
+        Args:
+            images: uint8 RGB [H, W, 3] each.
+
+        Raises:
+            DataError: an image is not what ``preprocess`` takes.
+        """
+        from edge_derm.data import preprocess  # OpenCV: not needed, and not loaded, by those who predict only
+
+        if not len(images):
+            return []
+        pixels = np.stack([preprocess(image, self.size_px) for image in images])
+        return self.decide(self.predict(pixels))
+
+    def decide(self, p: np.ndarray) -> list[Prediction]:
+        """Predictions from probabilities [N, C], with the manifest's conformal quantile and abstain threshold."""
+        return decision.decide(p, self.labels, conformal_quantile=self.manifest.conformal_quantile,
+                               abstain_threshold=self.manifest.abstain_threshold)
+
+    def _run(self, engine: Engine, images: np.ndarray) -> np.ndarray:
+        scores = engine.run(lambda view: self._write(images, view))[0]
+        return scores.reshape(len(images), -1)
+
+    def _real(self, stored: np.ndarray) -> np.ndarray:
+        if self._values is None:
+            return stored.astype(np.float32, copy=False)
+        return self._values[stored.view(np.uint8 if stored.itemsize == 1 else np.uint16)]
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            got = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+            raise DataError(f"images: expected a uint8 array, got {got}: pass pixels from preprocess, 0 to 255",
+                            code="images-dtype")
+        if images.shape == self._shape:
+            images = images[np.newaxis]
+        if images.ndim != 4 or images.shape[1:] != self._shape:
+            side = self._shape[0]
+            raise DataError(f"images: expected [N, {side}, {side}, 3], got {list(images.shape)}: use preprocess, or "
+                            "classify for images of any size", code="images-shape")
+        return images
+
+
+def _values(engine: Engine) -> np.ndarray | None:
+    """The real value of each stored output bit pattern, float32, or None where the output is float."""
+    spec = engine.outputs[0]
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        return None
+    patterns = np.arange(256 if dtype.itemsize == 1 else 65536).astype(np.uint8 if dtype.itemsize == 1 else np.uint16)
+    return ((patterns.view(dtype).astype(np.float64) - spec.zero_point) * (spec.scale or 1.0)).astype(np.float32)

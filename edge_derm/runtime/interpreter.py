@@ -1,0 +1,101 @@
+"""Engines with TensorFlow Lite's Python ``Interpreter``: LiteRT, and the older tflite-runtime with the same class."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from types import ModuleType
+from typing import Any, Callable, Mapping
+
+import numpy as np
+
+from edge_derm.errors import BackendError
+from edge_derm.runtime.backends import TensorSpec
+from edge_derm.runtime.quiet import quiet_native
+
+_MODULES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
+_DISTRIBUTIONS = {"litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime"}
+_INSTALL = {
+    "litert": "pip install 'ai-edge-litert>=2.1,<3'",
+    "tflite-runtime": "pip install 'edge-derm[legacy]' (CPython 3.11 or older)",
+}
+_RESOLVERS = {"default": "AUTO", "reference": "BUILTIN_REF"}
+
+
+class InterpreterEngine:
+    """One model in one ``Interpreter``; the model's bytes are kept because the interpreter refers to them."""
+
+    def __init__(self, model: bytes, *, package: str, kernels: str, threads: int, batch: int) -> None:
+        module = _import(package)
+        self._model = model
+        self._package = package
+        try:
+            with quiet_native():
+                self._interpreter = _open(module, model, kernels, threads, batch)
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise BackendError(f"{package}: cannot load this model: {_one_line(error)}", code="backend-refused") from None
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self.inputs = tuple(_spec(detail) for detail in inputs)
+        self.outputs = tuple(_spec(detail) for detail in outputs)
+        self._views = tuple(self._interpreter.tensor(detail["index"]) for detail in inputs)
+        self._results = tuple(detail["index"] for detail in outputs)
+
+    def run(self, write: Callable[..., object]) -> tuple[np.ndarray, ...]:
+        """See ``Engine.run``."""
+        try:
+            write(*[view() for view in self._views])
+            self._interpreter.invoke()
+            return tuple(self._interpreter.get_tensor(index) for index in self._results)
+        except RuntimeError as error:
+            raise BackendError(f"{self._package}: the run failed: {_one_line(error)}", code="backend-failed") from None
+
+
+def backend_version(backend: str) -> str:
+    """Name and version of the installed engine, ``ai-edge-litert 2.3.0``.
+
+    Raises:
+        BackendError: ``backend-missing``.
+    """
+    try:
+        return f"{_DISTRIBUTIONS[backend]} {importlib.metadata.version(_DISTRIBUTIONS[backend])}"
+    except importlib.metadata.PackageNotFoundError:
+        raise _missing(backend) from None
+
+
+def _import(package: str) -> ModuleType:
+    try:
+        return importlib.import_module(_MODULES[package])
+    except ImportError as error:
+        raise _missing(package, error) from error
+
+
+def _open(module: ModuleType, model: bytes, kernels: str, threads: int, batch: int) -> Any:
+    resolver = getattr(module.OpResolverType, _RESOLVERS[kernels])
+    interpreter = module.Interpreter(model_content=model, num_threads=threads, experimental_op_resolver_type=resolver)
+    if batch > 1:
+        for detail in interpreter.get_input_details():
+            interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
+    interpreter.allocate_tensors()
+    if batch > 1 and any(detail["shape"][0] != batch for detail in interpreter.get_output_details()):
+        raise ValueError(f"its output does not follow a batch of {batch}: use batch=1")
+    return interpreter
+
+
+def _spec(detail: Mapping[str, Any]) -> TensorSpec:
+    scale, zero_point = detail["quantization"]
+    return TensorSpec(
+        name=str(detail["name"]),
+        shape=tuple(int(size) for size in detail["shape"]),
+        dtype=np.dtype(detail["dtype"]).name,
+        scale=float(scale),
+        zero_point=int(zero_point),
+    )
+
+
+def _missing(package: str, error: ImportError | None = None) -> BackendError:
+    why = f" ({_one_line(error)})" if error is not None else ""
+    return BackendError(f"backend {package} is not installed{why}: {_INSTALL[package]}", code="backend-missing")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,77 @@
+"""Tiny seeded models for every test; made once by TensorFlow in a child process and kept in pytest's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+from typing import Mapping
+
+import numpy as np
+import pytest
+
+from edge_derm import files
+
+HERE = Path(__file__).parent
+LABELS = ("akiec", "bcc", "mel", "nv")
+
+
+@pytest.fixture(scope="session")
+def tiny_models(pytestconfig: pytest.Config) -> Mapping[str, bytes]:
+    """``{recipe: .tflite bytes}`` of one 32 px, 4-class network: int8, uint8, int16, float32."""
+    script = HERE / "tiny_models.py"
+    try:
+        version = importlib.metadata.version("tensorflow")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("TensorFlow is not installed: the tiny models of most tests cannot be made")
+    key = hashlib.sha256(script.read_bytes() + version.encode()).hexdigest()[:16]
+    folder = pytestconfig.cache.mkdir("tiny_models") / key
+    if not folder.is_dir():
+        with files.replace_folder(folder) as fresh:
+            made = subprocess.run([sys.executable, str(script), str(fresh)], capture_output=True, text=True)
+            assert made.returncode == 0, made.stderr[-2000:]
+    return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.tflite"))}
+
+
+@pytest.fixture(scope="session")
+def tiny_int8(tiny_models: Mapping[str, bytes]) -> bytes:
+    """int8 edges; a uint8 pixel p is stored as p − 128."""
+    return tiny_models["int8"]
+
+
+@pytest.fixture(scope="session")
+def tiny_uint8(tiny_models: Mapping[str, bytes]) -> bytes:
+    """uint8 edges, int8 inside; a pixel is stored as it is."""
+    return tiny_models["uint8"]
+
+
+@pytest.fixture(scope="session")
+def tiny_float(tiny_models: Mapping[str, bytes]) -> bytes:
+    """float32 throughout; a pixel p is p/128 − 1."""
+    return tiny_models["float32"]
+
+
+@pytest.fixture
+def tiny_images() -> np.ndarray:
+    """uint8 [12, 32, 32, 3]: noise, gradients, black and white."""
+    rng = np.random.default_rng(11)
+    ramp = np.linspace(0, 255, 32, dtype=np.uint8)
+    smooth = [np.broadcast_to(ramp[:, None, None] // step, (32, 32, 3)) for step in (1, 2, 5)]
+    noise = [np.clip(rng.normal(centre, 60, (32, 32, 3)), 0, 255) for centre in (20, 80, 128, 160, 200, 240, 250)]
+    flat = [np.full((32, 32, 3), value) for value in (0, 255)]
+    return np.stack([*noise, *smooth, *flat]).astype(np.uint8)
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path: Path, tiny_int8: bytes, tiny_images: np.ndarray) -> Path:
+    """A complete int8 bundle, metadata and golden vectors included, that the test may damage."""
+    from edge_derm.bundle import embed_metadata, write_bundle
+    from edge_derm.bundle.describe import describe_model
+    from edge_derm.runtime import golden
+
+    model = embed_metadata(tiny_int8, labels=LABELS)
+    manifest = describe_model(model).updated(recipe="int8", variant="d1", alpha=0.25, dilation={"dw1": 2})
+    parts = {"golden.npz": ("golden", golden.make(model, tiny_images[:4]))}
+    return write_bundle(tmp_path / "tiny.bundle", manifest, model=model, parts=parts).path

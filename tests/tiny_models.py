@@ -1,0 +1,69 @@
+"""Make the tests' tiny seeded models: ``python tests/tiny_models.py OUT`` (needs TensorFlow; run as a child process).
+
+One network, 32×32×3 → 4 classes, with a dilated depthwise convolution: ``int8.tflite``, ``uint8.tflite``,
+``int16.tflite`` (int16 activations, int8 weights) and ``float32.tflite``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+SIZE_PX, CLASSES, SEED = 32, 4, 7
+RECIPES = ("int8", "uint8", "int16", "float32")
+
+
+def network() -> tf.types.experimental.ConcreteFunction:
+    """float32 [N, 32, 32, 3] in pixel/128 − 1 → probabilities [N, 4]."""
+    rng = np.random.default_rng(SEED)
+    stem = tf.constant(rng.normal(0, 0.4, (3, 3, 3, 8)), tf.float32)
+    depth = tf.constant(rng.normal(0, 0.4, (3, 3, 8, 1)), tf.float32)
+    point = tf.constant(rng.normal(0, 0.5, (1, 1, 8, 16)), tf.float32)
+    head = tf.constant(rng.normal(0, 1.5, (16, CLASSES)), tf.float32)
+
+    def forward(x: tf.Tensor) -> tf.Tensor:
+        x = tf.nn.relu6(tf.nn.conv2d(x, stem, 2, "SAME") + rng.normal(0, 0.2, 8).astype("f4"))
+        x = tf.raw_ops.DepthwiseConv2dNative(input=x, filter=depth, strides=[1, 1, 1, 1], padding="SAME",
+                                             dilations=[1, 2, 2, 1])
+        x = tf.nn.relu6(x + rng.normal(0, 0.2, 8).astype("f4"))
+        x = tf.nn.relu6(tf.nn.conv2d(x, point, 1, "SAME") + rng.normal(0, 0.2, 16).astype("f4"))
+        return tf.nn.softmax(tf.reduce_mean(x, axis=[1, 2]) @ head)
+
+    spec = tf.TensorSpec([None, SIZE_PX, SIZE_PX, 3], tf.float32, name="image")
+    return tf.function(forward).get_concrete_function(spec)
+
+
+def calibration() -> list[np.ndarray]:
+    """float32 [1, 32, 32, 3] each; black and white among them, so that the input scale is 1/128."""
+    rng = np.random.default_rng(SEED + 1)
+    pixels = rng.integers(0, 256, (16, SIZE_PX, SIZE_PX, 3))
+    pixels = np.concatenate([pixels, np.full_like(pixels[:1], 0), np.full_like(pixels[:1], 255)])
+    return [(image[None] / 128 - 1).astype(np.float32) for image in pixels]
+
+
+def convert(recipe: str) -> bytes:
+    """The network as .tflite bytes."""
+    function = network()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], function)
+    if recipe != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image] for image in calibration())
+        ops = tf.lite.OpsSet
+        converter.target_spec.supported_ops = [
+            ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8 if recipe == "int16"
+            else ops.TFLITE_BUILTINS_INT8
+        ]
+        converter.inference_input_type = converter.inference_output_type = getattr(tf, recipe)
+    return converter.convert()
+
+
+if __name__ == "__main__":
+    for name in RECIPES:
+        Path(sys.argv[1], f"{name}.tflite").write_bytes(convert(name))
