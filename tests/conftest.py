@@ -1,4 +1,4 @@
-"""Tiny seeded models for every test; made once by TensorFlow in a child process and kept in pytest's cache."""
+"""Tiny seeded models for every test: made once by TensorFlow in a child process, kept in pytest's cache."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def tiny_images() -> np.ndarray:
     rng = np.random.default_rng(11)
     ramp = np.linspace(0, 255, 32, dtype=np.uint8)
     smooth = [np.broadcast_to(ramp[:, None, None] // step, (32, 32, 3)) for step in (1, 2, 5)]
-    noise = [np.clip(rng.normal(centre, 60, (32, 32, 3)), 0, 255) for centre in (20, 80, 128, 160, 200, 240, 250)]
+    noise = [
+        np.clip(rng.normal(centre, 60, (32, 32, 3)), 0, 255) for centre in (20, 80, 128, 160, 200, 240, 250)
+    ]
     flat = [np.full((32, 32, 3), value) for value in (0, 255)]
     return np.stack([*noise, *smooth, *flat]).astype(np.uint8)
 

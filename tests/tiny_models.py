@@ -1,4 +1,5 @@
-"""Make the tests' tiny seeded models: ``python tests/tiny_models.py OUT`` (needs TensorFlow; run as a child process).
+"""Make the tests' tiny seeded models: ``python tests/tiny_models.py OUT`` (needs TensorFlow; run as a child
+process).
 
 One network, 32×32×3 → 4 classes, with a dilated depthwise convolution: ``int8.tflite``, ``uint8.tflite``,
 ``int16.tflite`` (int16 activations, int8 weights) and ``float32.tflite``.
@@ -30,8 +31,9 @@ def network() -> tf.types.experimental.ConcreteFunction:
 
     def forward(x: tf.Tensor) -> tf.Tensor:
         x = tf.nn.relu6(tf.nn.conv2d(x, stem, 2, "SAME") + rng.normal(0, 0.2, 8).astype("f4"))
-        x = tf.raw_ops.DepthwiseConv2dNative(input=x, filter=depth, strides=[1, 1, 1, 1], padding="SAME",
-                                             dilations=[1, 2, 2, 1])
+        x = tf.raw_ops.DepthwiseConv2dNative(
+            input=x, filter=depth, strides=[1, 1, 1, 1], padding="SAME", dilations=[1, 2, 2, 1]
+        )
         x = tf.nn.relu6(x + rng.normal(0, 0.2, 8).astype("f4"))
         x = tf.nn.relu6(tf.nn.conv2d(x, point, 1, "SAME") + rng.normal(0, 0.2, 16).astype("f4"))
         return tf.nn.softmax(tf.reduce_mean(x, axis=[1, 2]) @ head)
@@ -57,8 +59,11 @@ def convert(recipe: str) -> bytes:
         converter.representative_dataset = lambda: ([image] for image in calibration())
         ops = tf.lite.OpsSet
         converter.target_spec.supported_ops = [
-            ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8 if recipe == "int16"
-            else ops.TFLITE_BUILTINS_INT8
+            (
+                ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+                if recipe == "int16"
+                else ops.TFLITE_BUILTINS_INT8
+            )
         ]
         converter.inference_input_type = converter.inference_output_type = getattr(tf, recipe)
     return converter.convert()

@@ -1,4 +1,4 @@
-"""The bundle: the one folder that crosses from training to everything else, and the only reader and writer of it."""
+"""The bundle: the one folder that crosses from training to everything else; its only reader and writer."""
 
 from edge_derm.bundle.describe import describe_model
 from edge_derm.bundle.manifest import SCHEMA, FileEntry, Input, Manifest, Output, Provenance

@@ -16,15 +16,16 @@ _PASSING = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE")
 def describe_model(tflite: bytes, *, labels: Sequence[str] | None = None) -> Manifest:
     """A manifest (without files) for anyone's image classifier.
 
-    Normalisation: a uint8 input is the pixel and an int8 input the pixel − 128, whatever the scale says; an int8 or
-    float input with normalisation in its TFLite Metadata follows that; a float input without takes pixel/128 − 1.
+    Normalisation: a uint8 input is the pixel and an int8 input the pixel − 128, whatever the scale says; an
+    int8 or float input with normalisation in its TFLite Metadata follows that; a float input without takes
+    pixel/128 − 1.
 
     Args:
         labels: one per score; by default the file's own, else ``class0``, ``class1``, ….
 
     Raises:
-        BundleError: ``model-…``, ``metadata-broken``, ``model-interface`` (not one square RGB image to one score per
-            class), ``model-labels`` (not as many as scores).
+        BundleError: ``model-…``, ``metadata-broken``, ``model-interface`` (not one square RGB image to one
+            score per class), ``model-labels`` (not as many as scores).
     """
     graph = check_model(tflite)
     embedded = read_metadata(tflite)
@@ -34,8 +35,11 @@ def describe_model(tflite: bytes, *, labels: Sequence[str] | None = None) -> Man
     if named is None:
         named = tuple(f"class{i}" for i in range(classes))
     if len(named) != classes:
-        raise BundleError(f"labels: the model has {classes} scores, got {len(named)} labels: give one a line, in the "
-                          "model's order", code="model-labels")
+        raise BundleError(
+            f"labels: the model has {classes} scores, got {len(named)} labels: give one a line, in the "
+            "model's order",
+            code="model-labels",
+        )
     mean, std = _normalisation(pixels, embedded)
     return Manifest(
         labels=named,
@@ -65,7 +69,8 @@ def _normalisation(pixels: Tensor, embedded: Embedded) -> tuple[tuple[float, ...
     quantization = pixels.quantization
     if pixels.dtype not in ("uint8", "int8") or quantization is None or not quantization.scale.size:
         return (128.0,), (128.0,)
-    # The mean and deviation at which "stored = pixel" (or pixel − 128) holds exactly for this scale and zero point.
+    # The mean and deviation at which "stored = pixel" (or pixel − 128) holds exactly for this scale and zero
+    # point.
     shift = 0 if pixels.dtype == "uint8" else 128
     return (float(quantization.zero_point[0]) + shift,), (1.0 / float(quantization.scale[0]),)
 
@@ -79,5 +84,7 @@ def _activation(graph: Graph) -> str:
 
 
 def _not_a_classifier(got: str) -> BundleError:
-    return BundleError(f"model.tflite: expected one square RGB image in and one score per class out, got {got}",
-                       code="model-interface")
+    return BundleError(
+        f"model.tflite: expected one square RGB image in and one score per class out, got {got}",
+        code="model-interface",
+    )

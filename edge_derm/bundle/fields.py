@@ -43,12 +43,18 @@ class Reader:
         table = self.table()
         for key in expected:
             if key not in table:
-                raise refuse(f"{self.where}.{key}".lstrip("."), "is missing: write the bundle again",
-                             "manifest-key-missing")
+                raise refuse(
+                    f"{self.where}.{key}".lstrip("."),
+                    "is missing: write the bundle again",
+                    "manifest-key-missing",
+                )
         unknown = sorted(set(table) - set(expected))
         if unknown:
-            raise refuse(f"{self.where}.{unknown[0]}".lstrip("."), f"is not a key of this schema; known: "
-                         f"{', '.join(expected)}", "manifest-key-unknown")
+            raise refuse(
+                f"{self.where}.{unknown[0]}".lstrip("."),
+                f"is not a key of this schema; known: {', '.join(expected)}",
+                "manifest-key-unknown",
+            )
 
     def items(self) -> list[Reader]:
         """The members of a JSON object with free keys."""
@@ -59,7 +65,9 @@ class Reader:
         if not isinstance(self.value, (list, tuple)):
             raise self._type("a list")
         if not low <= len(self.value) <= high:
-            raise refuse(self.where, f"expected {low} to {high} values, got {len(self.value)}", "manifest-value")
+            raise refuse(
+                self.where, f"expected {low} to {high} values, got {len(self.value)}", "manifest-value"
+            )
         return [Reader(value, f"{self.where}[{i}]") for i, value in enumerate(self.value)]
 
     def text(self, *, limit: int = 1000) -> str:
@@ -67,8 +75,11 @@ class Reader:
         if not isinstance(self.value, str):
             raise self._type("text")
         if not 0 < len(self.value) <= limit or not self.value.isprintable() or not self.value.strip():
-            raise refuse(self.where, f"expected 1 to {limit} printable characters, got {show(self.value)}",
-                         "manifest-value")
+            raise refuse(
+                self.where,
+                f"expected 1 to {limit} printable characters, got {show(self.value)}",
+                "manifest-value",
+            )
         return self.value
 
     def whole(self, low: int, high: int) -> int:
@@ -84,14 +95,20 @@ class Reader:
         if type(self.value) not in (int, float):
             raise self._type("a number")
         if not (low < self.value if above else low <= self.value) or not self.value <= high:
-            raise refuse(self.where, f"expected {'above' if above else 'at least'} {low:g} and at most {high:g}, got "
-                         f"{show(self.value)}", "manifest-value")
+            raise refuse(
+                self.where,
+                f"expected {'above' if above else 'at least'} {low:g} and at most {high:g}, got "
+                f"{show(self.value)}",
+                "manifest-value",
+            )
         return self.value
 
     def one_of(self, choices: Sequence[str]) -> str:
         """One of a few words."""
         if self.value not in choices or not isinstance(self.value, str):
-            raise refuse(self.where, f"expected one of {', '.join(choices)}, got {show(self.value)}", "manifest-value")
+            raise refuse(
+                self.where, f"expected one of {', '.join(choices)}, got {show(self.value)}", "manifest-value"
+            )
         return self.value
 
     def optional(self, check: Callable[[Reader], Any]) -> None:
@@ -128,17 +145,20 @@ def check_file_name(name: str) -> str:
     """``name`` if it can only be a plain file of the bundle's own folder.
 
     Raises:
-        BundleError: ``bundle-file-name``: a path, a hidden or reserved name, or other than letters, digits, ``_.-``.
+        BundleError: ``bundle-file-name``: a path, a hidden or reserved name, or other than letters, digits,
+        ``_.-``.
     """
     if not FILE_NAME.fullmatch(name) or name in RESERVED:
         raise BundleError(
-            f"manifest.json: files: {show(name)} is not a plain file name of a bundle (letters, digits, '_', '.', '-', "
-            f"no folder, not {' or '.join(RESERVED)})", code="bundle-file-name")
+            f"manifest.json: files: {show(name)} is not a plain file name of a bundle (letters, digits, "
+            f"'_', '.', '-', no folder, not {' or '.join(RESERVED)})",
+            code="bundle-file-name",
+        )
     return name
 
 
 def check_plain(value: Any, where: str, depth: int = 0) -> None:
-    """Refuse what JSON cannot hold or UTF-8 cannot write: NaN, infinity, lone surrogates, foreign types, deep nests."""
+    """Refuse what JSON or UTF-8 cannot hold: NaN, infinity, lone surrogates, foreign types, deep nests."""
     if depth > _DEPTH:
         raise refuse(where, f"nested deeper than {_DEPTH}", "manifest-json")
     if isinstance(value, dict):
@@ -156,11 +176,13 @@ def check_plain(value: Any, where: str, depth: int = 0) -> None:
         if not math.isfinite(value):
             raise refuse(where, f"expected a finite number, got {value}", "manifest-number")
     elif value is not None and type(value) not in (bool, int):
-        raise refuse(where, f"expected plain JSON, got {type(value).__name__}: convert it first", "manifest-type")
+        raise refuse(
+            where, f"expected plain JSON, got {type(value).__name__}: convert it first", "manifest-type"
+        )
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses and mappings as dicts, tuples as lists, NumPy scalars as numbers, everything else as it is."""
+    """Dataclasses and mappings as dicts, tuples as lists, NumPy scalars as numbers, the rest as it is."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -174,22 +196,30 @@ def parse_json(data: bytes) -> Any:
     """The JSON document in ``data`` with every ambiguity refused.
 
     Raises:
-        BundleError: ``manifest-size`` (over 4 MiB), ``manifest-encoding`` (not UTF-8), ``manifest-json`` (not JSON, or
-            nested too deeply), ``manifest-duplicate-key``, ``manifest-number`` (NaN, infinity, overflow).
+        BundleError: ``manifest-size`` (over 4 MiB), ``manifest-encoding`` (not UTF-8), ``manifest-json``
+            (not JSON, or nested too deeply), ``manifest-duplicate-key``, ``manifest-number`` (NaN, infinity,
+            overflow).
     """
     if len(data) > MANIFEST_LIMIT:
         raise refuse("", f"expected at most {MANIFEST_LIMIT} bytes, got {len(data)}", "manifest-size")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise refuse("", f"expected UTF-8, got byte {data[error.start]:#04x} at {error.start}",
-                     "manifest-encoding") from None
+        raise refuse(
+            "", f"expected UTF-8, got byte {data[error.start]:#04x} at {error.start}", "manifest-encoding"
+        ) from None
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite,
-                          parse_int=_short)
+        return json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_short,
+        )
     except json.JSONDecodeError as error:
-        raise refuse("", f"expected JSON: {error.msg} at line {error.lineno} column {error.colno}",
-                     "manifest-json") from None
+        raise refuse(
+            "", f"expected JSON: {error.msg} at line {error.lineno} column {error.colno}", "manifest-json"
+        ) from None
     except RecursionError:
         raise refuse("", "nested too deeply", "manifest-json") from None
 
@@ -198,15 +228,19 @@ def _check_text(text: str, where: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise refuse(where, "expected text UTF-8 can hold, got a lone surrogate", "manifest-encoding") from None
+        raise refuse(
+            where, "expected text UTF-8 can hold, got a lone surrogate", "manifest-encoding"
+        ) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise refuse(twice, "given twice", "manifest-duplicate-key")
+        for key, _ in pairs:
+            if key in seen:
+                raise refuse(key, "given twice", "manifest-duplicate-key")
+            seen.add(key)
     return table
 
 

@@ -1,11 +1,13 @@
 """Add a metadata entry to a .tflite without touching one byte of it.
 
-Flatbuffer references point only forward, so a new root cannot be appended; it is put *before* the old file instead:
-a new ``Model`` table whose fields refer to the old objects, now further back, plus the new ``Metadata`` entry and its
-``Buffer``. The old bytes follow unchanged on a 64-byte boundary, which keeps the alignment of every weight. Unlike
-a rewrite through generated classes this needs no schema of operators, and cannot lose what a newer schema added.
+Flatbuffer references point only forward, so a new root cannot be appended; it is put *before* the old file
+instead: a new ``Model`` table whose fields refer to the old objects, now further back, plus the new
+``Metadata`` entry and its ``Buffer``. The old bytes follow unchanged on a 64-byte boundary, which keeps the
+alignment of every weight. Unlike a rewrite through generated classes this needs no schema of operators, and
+cannot lose what a newer schema added.
 
-Positions follow https://flatbuffers.dev/internals; field numbers are those of ``table Model`` in TFLite's schema.fbs.
+Positions follow https://flatbuffers.dev/internals; field numbers are those of ``table Model`` in TFLite's
+schema.fbs.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from edge_derm.errors import BundleError
 
 _VERSION, _BUFFERS, _METADATA, _FIELDS = 0, 4, 6, 8
 _ALIGNMENT = 64
-_VTABLE, _ROOT, _ENTRIES = 8, 28, 64  # fixed positions: file head, vtable of 2 + 8 slots, table of 1 + 8 words
+_VTABLE, _ROOT, _ENTRIES = 8, 28, 64  # after the file head: vtable of 2 + 8 slots, table of 1 + 8 words
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,14 @@ def _plan(entries: int, buffers: int, name: str, data: bytes) -> _Plan:
     vector = _up(text + 4 + len(name.encode()) + 1, 4)
     buffer = vector + 4 + 4 * buffers + 8
     start = _up(buffer + 8 + 4, 16) - 4  # the schema wants the bytes, not their count, on a multiple of 16
-    return _Plan(entry=entry, name=text, buffers=vector, buffer=buffer, data=start,
-                 size=_up(start + 4 + len(data), _ALIGNMENT))
+    return _Plan(
+        entry=entry,
+        name=text,
+        buffers=vector,
+        buffer=buffer,
+        data=start,
+        size=_up(start + 4 + len(data), _ALIGNMENT),
+    )
 
 
 def _put_root(head: bytearray, plan: _Plan, targets: dict[int, int], version: int) -> None:
@@ -101,8 +109,11 @@ def _targets(model: bytes, root: int) -> dict[int, int]:
     count = (_u16(model, vtable) - 4) // 2
     slots = {i: _u16(model, vtable + 4 + 2 * i) for i in range(count)}
     if any(slot for number, slot in slots.items() if number >= _FIELDS):
-        raise BundleError("model.tflite: has fields newer than this writer of metadata knows: install a newer "
-                          "edge-derm, or keep the file without metadata", code="metadata-model")
+        raise BundleError(
+            "model.tflite: has fields newer than this writer of metadata knows: install a newer "
+            "edge-derm, or keep the file without metadata",
+            code="metadata-model",
+        )
     return {i: root + slot + _u32(model, root + slot) for i, slot in slots.items() if slot and i != _VERSION}
 
 
@@ -112,12 +123,16 @@ def _version(model: bytes, root: int) -> int:
 
 
 def _check_embedded(model: bytes, buffers: list[int]) -> None:
-    # Buffer.offset (field 1) counts from the start of the file: weights kept that way would move with the new head.
+    # Buffer.offset (field 1) counts from the start of the file: weights kept that way would move with the
+    # new head.
     for buffer in buffers:
         at = _field(model, buffer, 1)
         if at and struct.unpack_from("<Q", model, at)[0] > 1:
-            raise BundleError("model.tflite: keeps weights outside its tables (a file made for > 2 GB), where metadata "
-                              "cannot be added: convert it without that option", code="metadata-model")
+            raise BundleError(
+                "model.tflite: keeps weights outside its tables (a file made for > 2 GB), where metadata "
+                "cannot be added: convert it without that option",
+                code="metadata-model",
+            )
 
 
 def _entry_name(model: bytes, entry: int) -> bytes:
@@ -125,7 +140,7 @@ def _entry_name(model: bytes, entry: int) -> bytes:
     if not at:
         return b""
     start = at + _u32(model, at)
-    return model[start + 4:start + 4 + _u32(model, start)]
+    return model[start + 4 : start + 4 + _u32(model, start)]
 
 
 def _field(model: bytes, table: int, number: int) -> int:

@@ -1,7 +1,7 @@
 """``manifest.json`` as frozen data: what a bundle holds, how its model wants pixels, what its outputs mean.
 
-Schema 1. A field is never re-interpreted: a change of meaning gets a new schema number, and a reader meets a newer
-number with ``manifest-schema-newer`` instead of a guess.
+Schema 1. A field is never re-interpreted: a change of meaning gets a new schema number, and a reader meets a
+newer number with ``manifest-schema-newer`` instead of a guess.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything about a bundle except the bytes of its files. Build one with keywords; ``check`` runs by itself.
+    """Everything about a bundle except the bytes of its files; checked when it is built.
 
     Raises:
         BundleError: a field is not what schema 1 allows (codes ``manifest-…``).
@@ -125,10 +125,13 @@ def loads(data: bytes) -> Manifest:
 def _check_schema(top: Reader) -> None:
     schema = top.value.get("schema") if isinstance(top.value, dict) else None
     if type(schema) is not int or schema < 1:
-        raise fields.refuse("schema", f"expected a whole number from 1, got {fields.show(schema)}", "manifest-schema")
+        raise fields.refuse(
+            "schema", f"expected a whole number from 1, got {fields.show(schema)}", "manifest-schema"
+        )
     if schema > SCHEMA:
         raise fields.refuse(
-            "schema", f"this reader knows schema {SCHEMA}, the bundle has {schema}: install a newer edge-derm",
+            "schema",
+            f"this reader knows schema {SCHEMA}, the bundle has {schema}: install a newer edge-derm",
             "manifest-schema-newer",
         )
 
@@ -198,8 +201,11 @@ def _check_file(entry: Reader) -> None:
     entry.at("role").text(limit=100)
     digest = entry.at("sha256")
     if not (isinstance(digest.value, str) and fields.DIGEST.fullmatch(digest.value)):
-        raise fields.refuse(digest.where, f"expected 64 lower-case hex digits, got {fields.show(digest.value)}",
-                            "manifest-value")
+        raise fields.refuse(
+            digest.where,
+            f"expected 64 lower-case hex digits, got {fields.show(digest.value)}",
+            "manifest-value",
+        )
     entry.at("bytes").whole(0, 2**31 - 1)
 
 

@@ -1,8 +1,8 @@
 """TFLite Metadata inside the .tflite: labels and normalisation that MediaPipe, Task Library and Netron read.
 
-A ``ModelMetadata`` flatbuffer (https://github.com/google-ai-edge/mediapipe, ``metadata_schema.fbs``) goes into the
-model as metadata entry ``TFLITE_METADATA``; the label file it names is appended as a plain zip archive, so that
-``unzip model.tflite`` lists it.
+A ``ModelMetadata`` flatbuffer (https://github.com/google-ai-edge/mediapipe, ``metadata_schema.fbs``) goes
+into the model as metadata entry ``TFLITE_METADATA``; the label file it names is appended as a plain zip
+archive, so that ``unzip model.tflite`` lists it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _IMAGE_PROPERTIES, _FEATURE_PROPERTIES, _NORMALIZATION, _AXIS_LABELS, _RGB = 2, 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a .tflite says about itself: labels (one per score) and normalisation (pixel − mean) / std, or None."""
+    """What a .tflite says about itself: labels and normalisation (pixel − mean) / std; None: nothing."""
 
     labels: tuple[str, ...] | None
     mean: tuple[float, ...] | None
@@ -48,12 +48,13 @@ def embed_metadata(
 ) -> bytes:
     """``tflite`` with labels and normalisation as standard TFLite Metadata; existing metadata is replaced.
 
-    The computation is untouched: the old bytes are kept as they are behind a new head. A file that already carries
-    exactly this is returned as it is.
+    The computation is untouched: the old bytes are kept as they are behind a new head. A file that already
+    carries exactly this is returned as it is.
 
     Args:
         labels: one per score, in order; each one non-empty line.
-        mean, std: of (pixel − mean) / std, one value or one per channel; for a uint8 input a reader ignores them.
+        mean, std: of (pixel − mean) / std, one value or one per channel; for a uint8 input a reader ignores
+            them.
 
     Raises:
         BundleError: ``model-…`` (not a well-formed .tflite), ``metadata-labels``, ``metadata-model``.
@@ -77,30 +78,52 @@ def read_metadata(tflite: bytes) -> Embedded:
     """Labels and normalisation embedded in ``tflite``; a field is None where the file does not say.
 
     Raises:
-        BundleError: ``model-…`` (not a well-formed .tflite), ``metadata-broken`` (metadata that does not read).
+        BundleError: ``model-…`` (not a well-formed .tflite), ``metadata-broken`` (metadata that does not
+        read).
     """
     data = check_model(tflite).metadata.get(ENTRY)
     if data is None:
         return Embedded(None, None, None)
     try:
         return _read(bytes(data), tflite)
-    except (struct.error, IndexError, ValueError, TypeError, OverflowError, KeyError, EOFError, RuntimeError,
-            NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(f"model.tflite: its TFLite Metadata does not read ({type(error).__name__}): embed it again",
-                          code="metadata-broken") from None
+    except (
+        struct.error,
+        IndexError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise BundleError(
+            f"model.tflite: its TFLite Metadata does not read ({type(error).__name__}): embed it again",
+            code="metadata-broken",
+        ) from None
 
 
 def _model_metadata(name: str, mean: Sequence[float], std: Sequence[float]) -> bytes:
     builder = flatbuffers.Builder(1024)
-    subgraph = _table(builder, 10, {
-        2: _tables(builder, [_image_input(builder, mean, std)]),
-        3: _tables(builder, [_scores_output(builder)]),
-    })
-    model = _table(builder, 8, {
-        0: builder.CreateString(name),
-        3: _tables(builder, [subgraph]),
-        7: builder.CreateString("1.0.0"),
-    })
+    subgraph = _table(
+        builder,
+        10,
+        {
+            2: _tables(builder, [_image_input(builder, mean, std)]),
+            3: _tables(builder, [_scores_output(builder)]),
+        },
+    )
+    model = _table(
+        builder,
+        8,
+        {
+            0: builder.CreateString(name),
+            3: _tables(builder, [subgraph]),
+            7: builder.CreateString("1.0.0"),
+        },
+    )
     builder.Finish(model, file_identifier=b"M001")
     return bytes(builder.Output())
 
@@ -110,30 +133,40 @@ def _image_input(builder: flatbuffers.Builder, mean: Sequence[float], std: Seque
     options = _table(builder, 2, {0: _floats(builder, mean), 1: _floats(builder, std)})
     unit = _table(builder, 2, {1: options}, {0: _NORMALIZATION})
     ends = [[(pixel - m) / s for m, s in zip(mean, std)] for pixel in (255, 0)]
-    return _table(builder, 7, {
-        0: builder.CreateString("image"),
-        3: content,
-        4: _tables(builder, [unit]),
-        5: _table(builder, 2, {0: _floats(builder, ends[0]), 1: _floats(builder, ends[1])}),
-    })
+    return _table(
+        builder,
+        7,
+        {
+            0: builder.CreateString("image"),
+            3: content,
+            4: _tables(builder, [unit]),
+            5: _table(builder, 2, {0: _floats(builder, ends[0]), 1: _floats(builder, ends[1])}),
+        },
+    )
 
 
 def _scores_output(builder: flatbuffers.Builder) -> int:
     content = _content(builder, _FEATURE_PROPERTIES, _table(builder, 0, {}))
     file = _table(builder, 5, {0: builder.CreateString(LABELS_FILE)}, {2: _AXIS_LABELS})
-    return _table(builder, 7, {
-        0: builder.CreateString("score"),
-        3: content,
-        5: _table(builder, 2, {0: _floats(builder, [1.0]), 1: _floats(builder, [0.0])}),
-        6: _tables(builder, [file]),
-    })
+    return _table(
+        builder,
+        7,
+        {
+            0: builder.CreateString("score"),
+            3: content,
+            5: _table(builder, 2, {0: _floats(builder, [1.0]), 1: _floats(builder, [0.0])}),
+            6: _tables(builder, [file]),
+        },
+    )
 
 
 def _content(builder: flatbuffers.Builder, kind: int, properties: int) -> int:
     return _table(builder, 3, {1: properties}, {0: kind})
 
 
-def _table(builder: flatbuffers.Builder, size: int, offsets: dict[int, int], codes: dict[int, int] | None = None) -> int:
+def _table(
+    builder: flatbuffers.Builder, size: int, offsets: dict[int, int], codes: dict[int, int] | None = None
+) -> int:
     """A table of ``size`` fields from finished children (by field number) and one-byte enumerations."""
     builder.StartObject(size)
     for number, offset in offsets.items():
@@ -184,7 +217,7 @@ def _without_archive(tflite: bytes) -> bytes:
             starts = [entry.header_offset for entry in archive.infolist()]
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return tflite
-    return tflite[:min(starts)] if starts else tflite
+    return tflite[: min(starts)] if starts else tflite
 
 
 def _with_archive(model: bytes, labels: str) -> bytes:
@@ -232,7 +265,7 @@ def _numbers(table: Table, number: int) -> tuple[float, ...]:
 
 def _text(table: Table, number: int) -> str:
     start, count = _vector(table, number)
-    return bytes(table.Bytes[start:start + count]).decode("utf-8")
+    return bytes(table.Bytes[start : start + count]).decode("utf-8")
 
 
 def _code(table: Table, number: int) -> int:

@@ -1,7 +1,8 @@
 """A bundle on disk: written whole or not at all, opened only if every byte is the one the manifest promises.
 
-Order of the checks in ``open_bundle``: the folder's listing, the manifest, the file names, then per file kind, length
-and digest, then the structure of the model. Native code sees the model only through the ``Bundle`` this returns.
+Order of the checks in ``open_bundle``: the folder's listing, the manifest, the file names, then per file
+kind, length and digest, then the structure of the model. Native code sees the model only through the
+``Bundle`` this returns.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def write_bundle(
         parts: further files, ``{name: (role, bytes)}``, e.g. ``{"golden.npz": ("golden", data)}``.
 
     Raises:
-        BundleError: what ``open_bundle`` would raise for the result; ``bundle-overwrite`` where ``path`` holds
-            something other than a bundle; ``bundle-write`` where the disk refuses.
+        BundleError: what ``open_bundle`` would raise for the result; ``bundle-overwrite`` where ``path``
+            holds something other than a bundle; ``bundle-write`` where the disk refuses.
     """
     path = Path(path)
     contents = {MODEL: ("model", model), **(parts or {})}
@@ -87,17 +88,24 @@ def write_bundle(
 def update_bundle(bundle: Bundle, **changes: Any) -> Bundle:
     """Change manifest fields of a bundle on disk (``temperature=1.4``), all of them at once or none.
 
-    The manifest alone is exchanged, by one rename. Give ``parts={name: (role, bytes)}`` to add or replace files; the
-    folder is then written anew. Anything computed over the old manifest (a signature) is not carried over.
+    The manifest alone is exchanged, by one rename. Give ``parts={name: (role, bytes)}`` to add or replace
+    files; the folder is then written anew. Anything computed over the old manifest (a signature) is not
+    carried over.
 
     Raises:
-        BundleError: as ``write_bundle``; ``bundle-file-…`` where the files are no longer the ones that were opened.
+        BundleError: as ``write_bundle``; ``bundle-file-…`` where the files are no longer the ones that were
+        opened.
     """
     parts = changes.pop("parts", None)
     if parts is not None:
-        kept = {name: (entry.role, bundle.part(name)) for name, entry in bundle.manifest.files.items() if name != MODEL}
-        return write_bundle(bundle.path, bundle.manifest.updated(**changes), model=bundle.model,
-                            parts={**kept, **parts})
+        kept = {
+            name: (entry.role, bundle.part(name))
+            for name, entry in bundle.manifest.files.items()
+            if name != MODEL
+        }
+        return write_bundle(
+            bundle.path, bundle.manifest.updated(**changes), model=bundle.model, parts={**kept, **parts}
+        )
     manifest = loads(bundle.manifest.updated(files=bundle.manifest.files, **changes).dumps().encode())
     structure.check_interface(structure.check_model(bundle.model), manifest)
     open_bundle(bundle.path)
@@ -110,15 +118,18 @@ def open_bundle(path: Path | str) -> Bundle:
 
     Raises:
         BundleError: ``bundle-missing``, ``bundle-not-a-folder``, ``bundle-unreadable``, ``manifest-missing``,
-            ``manifest-…``, ``bundle-file-name``, ``bundle-file-missing``, ``bundle-file-extra``, ``bundle-file-kind``
-            (a link, folder or device), ``bundle-file-size`` (truncated or grown), ``bundle-file-digest`` (altered),
-            ``model-…`` (not a well-formed .tflite, or not the one the manifest describes).
+            ``manifest-…``, ``bundle-file-name``, ``bundle-file-missing``, ``bundle-file-extra``,
+            ``bundle-file-kind`` (a link, folder or device), ``bundle-file-size`` (truncated or grown),
+            ``bundle-file-digest`` (altered), ``model-…`` (not a well-formed .tflite, or not the one the
+            manifest describes).
     """
     path = Path(path)
     present = _list(path)
     if MANIFEST not in present:
-        raise BundleError(f"{path}: expected a bundle, found no {MANIFEST}: give the folder that export wrote",
-                          code="manifest-missing")
+        raise BundleError(
+            f"{path}: expected a bundle, found no {MANIFEST}: give the folder that export wrote",
+            code="manifest-missing",
+        )
     manifest = loads(_read(path / MANIFEST, limit=MANIFEST_LIMIT))
     _check_listing(path, present, manifest)
     model = _read_verified(path / MODEL, manifest.files[MODEL])
@@ -136,8 +147,10 @@ def _list(path: Path) -> set[str]:
     except FileNotFoundError:
         raise BundleError(f"{path}: no such bundle", code="bundle-missing") from None
     except NotADirectoryError:
-        raise BundleError(f"{path}: expected a bundle folder, got a file (a bare .tflite is adopted first)",
-                          code="bundle-not-a-folder") from None
+        raise BundleError(
+            f"{path}: expected a bundle folder, got a file (a bare .tflite is adopted first)",
+            code="bundle-not-a-folder",
+        ) from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
@@ -148,12 +161,15 @@ def _check_listing(path: Path, present: set[str], manifest: Manifest) -> None:
         raise BundleError(f"{path / MANIFEST}: files does not list {MODEL}", code="bundle-file-missing")
     missing = sorted(listed - present)
     if missing:
-        raise BundleError(f"{path}: {missing[0]} is listed but missing: copy the bundle again",
-                          code="bundle-file-missing")
+        raise BundleError(
+            f"{path}: {missing[0]} is listed but missing: copy the bundle again", code="bundle-file-missing"
+        )
     extra = sorted(present - listed - {MANIFEST})
     if extra:
-        raise BundleError(f"{path}: {show(extra[0])} is not listed in {MANIFEST}: a bundle holds only what it lists",
-                          code="bundle-file-extra")
+        raise BundleError(
+            f"{path}: {show(extra[0])} is not listed in {MANIFEST}: a bundle holds only what it lists",
+            code="bundle-file-extra",
+        )
 
 
 def _read_verified(path: Path, entry: FileEntry) -> bytes:
@@ -161,8 +177,10 @@ def _read_verified(path: Path, entry: FileEntry) -> bytes:
     if len(data) != entry.bytes:
         raise _wrong_size(path, entry.bytes, len(data))
     if _digest(data) != entry.sha256:
-        raise BundleError(f"{path}: its SHA-256 is not the one in {MANIFEST}: the file was altered; copy it again",
-                          code="bundle-file-digest")
+        raise BundleError(
+            f"{path}: its SHA-256 is not the one in {MANIFEST}: the file was altered; copy it again",
+            code="bundle-file-digest",
+        )
     return data
 
 
@@ -187,15 +205,20 @@ def _check_replaceable(path: Path) -> None:
     if not os.path.lexists(path):
         return
     if path.is_symlink() or not path.is_dir():
-        raise BundleError(f"{path}: exists and is not a bundle folder: choose another name", code="bundle-overwrite")
+        raise BundleError(
+            f"{path}: exists and is not a bundle folder: choose another name", code="bundle-overwrite"
+        )
     present = _list(path)
     if present and (MANIFEST not in present or any((path / name).is_dir() for name in present)):
-        raise BundleError(f"{path}: a folder with other things in it, not a bundle: choose another name",
-                          code="bundle-overwrite")
+        raise BundleError(
+            f"{path}: a folder with other things in it, not a bundle: choose another name",
+            code="bundle-overwrite",
+        )
 
 
 def _exchange_manifest(path: Path, manifest: Manifest) -> None:
-    # The temporary file stands beside the bundle: a kill in between must not leave an unlisted file inside it.
+    # The temporary file stands beside the bundle: a kill in between must not leave an unlisted file inside
+    # it.
     temporary = path.parent / f".{path.name}.{MANIFEST}.{os.getpid()}"
     try:
         files.write_text(temporary, manifest.dumps())
@@ -211,19 +234,26 @@ def _digest(data: bytes) -> str:
 
 
 def _wrong_kind(path: Path) -> BundleError:
-    return BundleError(f"{path}: expected a regular file, got a link, folder or device", code="bundle-file-kind")
+    return BundleError(
+        f"{path}: expected a regular file, got a link, folder or device", code="bundle-file-kind"
+    )
 
 
 def _wrong_size(path: Path, expected: int, got: int) -> BundleError:
     if path.name == MANIFEST:
         return BundleError(f"{path}: expected at most {expected} bytes, got {got}", code="manifest-size")
-    return BundleError(f"{path}: expected {expected} bytes, got {got}: copy it again", code="bundle-file-size")
+    return BundleError(
+        f"{path}: expected {expected} bytes, got {got}: copy it again", code="bundle-file-size"
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> BundleError:
-    return BundleError(f"{path}: cannot be read: {error.args[-1] if error.args else error}", code="bundle-unreadable")
+    return BundleError(
+        f"{path}: cannot be read: {error.args[-1] if error.args else error}", code="bundle-unreadable"
+    )
 
 
 def _unwritable(path: Path, error: OSError) -> BundleError:
-    return BundleError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed",
-                       code="bundle-write")
+    return BundleError(
+        f"{path}: cannot be written: {error.strerror or error}; nothing was changed", code="bundle-write"
+    )

@@ -30,11 +30,17 @@ def check_interface(graph: Graph, manifest: Manifest) -> None:
         raise _mismatch("at least one input and one output", "none")
     pixels, scores = graph.tensor(graph.inputs[0]), graph.tensor(graph.outputs[0])
     side = manifest.input.size_px
-    if len(pixels.shape) != 4 or tuple(pixels.shape[1:]) != (side, side, 3) or pixels.dtype != manifest.input.dtype:
+    if (
+        len(pixels.shape) != 4
+        or tuple(pixels.shape[1:]) != (side, side, 3)
+        or pixels.dtype != manifest.input.dtype
+    ):
         raise _mismatch(f"input {manifest.input.dtype} [N, {side}, {side}, 3]", _describe(pixels))
     classes = len(manifest.labels)
     if not scores.shape or scores.shape[-1] != classes or scores.dtype != manifest.output.dtype:
-        raise _mismatch(f"output {manifest.output.dtype} [N, {classes}], one score per label", _describe(scores))
+        raise _mismatch(
+            f"output {manifest.output.dtype} [N, {classes}], one score per label", _describe(scores)
+        )
 
 
 def _describe(tensor: Tensor) -> str:
@@ -42,5 +48,7 @@ def _describe(tensor: Tensor) -> str:
 
 
 def _mismatch(expected: str, got: str) -> BundleError:
-    return BundleError(f"model.tflite: the manifest says {expected}, the file has {got}: export or adopt it again",
-                       code="model-interface")
+    return BundleError(
+        f"model.tflite: the manifest says {expected}, the file has {got}: export or adopt it again",
+        code="model-interface",
+    )

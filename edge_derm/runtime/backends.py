@@ -1,7 +1,8 @@
 """The seam between a classifier and an inference engine, and the list of engines behind it.
 
-An ``Engine`` holds one loaded model. Two families of kernels are told apart, because the same int8 file decides
-differently on them: ``default`` (XNNPACK on Linux) and ``reference`` (the arithmetic of TFLite Micro and CMSIS-NN).
+An ``Engine`` holds one loaded model. Two families of kernels are told apart, because the same int8 file
+decides differently on them: ``default`` (XNNPACK on Linux) and ``reference`` (the arithmetic of TFLite Micro
+and CMSIS-NN).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ BACKENDS = ("litert", "tflite-runtime")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor at the model's edge: real = scale · (stored − zero_point); scale 0.0 where it is not quantised."""
+    """One tensor at the model's edge: real = scale · (stored − zero_point); scale 0.0 if not quantised."""
 
     name: str
     shape: tuple[int, ...]
@@ -42,8 +43,8 @@ class Engine(Protocol):
     def run(self, write: Callable[..., object]) -> tuple[np.ndarray, ...]:
         """Run once and return copies of the outputs as stored.
 
-        ``write`` is called with one writable array per input, the engine's own memory: it fills them in place and
-        must not keep them.
+        ``write`` is called with one writable array per input, the engine's own memory: it fills them in
+        place and must not keep them.
 
         Raises:
             BackendError: ``backend-failed``.
@@ -67,12 +68,18 @@ def load_engine(
             ``backend-missing`` (with the line that installs it), ``backend-refused``.
     """
     if backend not in BACKENDS:
-        raise BackendError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}", code="backend-unknown")
+        raise BackendError(
+            f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}", code="backend-unknown"
+        )
     if kernels not in KERNELS:
-        raise BackendError(f"kernels: expected one of {', '.join(KERNELS)}, got {kernels!r}", code="kernels-unknown")
+        raise BackendError(
+            f"kernels: expected one of {', '.join(KERNELS)}, got {kernels!r}", code="kernels-unknown"
+        )
     for name, value in (("threads", threads), ("batch", batch)):
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1024:
-            raise BackendError(f"{name}: expected a whole number from 1 to 1024, got {value!r}", code=f"{name}-invalid")
-    from edge_derm.runtime.interpreter import InterpreterEngine  # an engine's package is imported only when asked for
+            raise BackendError(
+                f"{name}: expected a whole number from 1 to 1024, got {value!r}", code=f"{name}-invalid"
+            )
+    from edge_derm.runtime.interpreter import InterpreterEngine  # which imports this module's TensorSpec
 
     return InterpreterEngine(model, package=backend, kernels=kernels, threads=threads, batch=batch)

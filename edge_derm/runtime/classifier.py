@@ -20,8 +20,8 @@ from edge_derm.runtime.encoding import encoder
 class Classifier:
     """A loaded model with its labels and its calibration. Open one with ``open`` or ``of``.
 
-    Safe to share between threads: a lock lets one run at a time (results stay right, they do not get faster; for
-    parallel throughput give each thread its own classifier, or raise ``threads``).
+    Safe to share between threads: a lock lets one run at a time (results stay right, they do not get faster;
+    for parallel throughput give each thread its own classifier, or raise ``threads``).
 
     Example::
 
@@ -56,8 +56,8 @@ class Classifier:
             backend: ``litert`` or ``tflite-runtime``.
             kernels: ``default`` (XNNPACK) or ``reference`` (bit-exact with TFLite Micro).
             threads: CPU threads inside one run.
-            batch: above 1, full groups of this many images go through a second copy of the model at once: 5–25 % less
-                time an image on two threads, at the price of its memory; results are the same.
+            batch: above 1, full groups of this many images go through a second copy of the model at once:
+                5–25 % less time an image on two threads, at the price of its memory; results are the same.
 
         Raises:
             BundleError: the bundle must not be loaded.
@@ -83,7 +83,8 @@ class Classifier:
         """Open a bare .tflite after the structural check; normalisation from its metadata and quantisation.
 
         Args:
-            labels: one per score; by default those in the file's TFLite Metadata, else ``class0``, ``class1``, ….
+            labels: one per score; by default those in the file's TFLite Metadata, else ``class0``,
+                ``class1``, ….
 
         Raises:
             BundleError: not a well-formed .tflite, or not an image classifier.
@@ -127,23 +128,26 @@ class Classifier:
         return self._real(self.stored(images))
 
     def stored(self, images: np.ndarray) -> np.ndarray:
-        """The model's own scores as its output tensor stores them: [N, C] of int8, uint8, int16 or float32."""
+        """The model's own scores as its output tensor stores them: [N, C] of its dtype."""
         images = self._checked(images)
         step = self._batch_engine.inputs[0].shape[0] if self._batch_engine is not None else len(images) + 1
         rows, start = [], 0
         with self._lock:
             while self._batch_engine is not None and len(images) - start >= step:
-                rows.append(self._run(self._batch_engine, images[start:start + step]))
+                rows.append(self._run(self._batch_engine, images[start : start + step]))
                 start += step
-            rows.extend(self._run(self._engine, images[i:i + 1]) for i in range(start, len(images)))
+            rows.extend(self._run(self._engine, images[i : i + 1]) for i in range(start, len(images)))
         if len(rows) == 1:
             return rows[0]
-        return np.concatenate(rows) if rows else np.empty((0, len(self.labels)), self._engine.outputs[0].dtype)
+        return (
+            np.concatenate(rows) if rows else np.empty((0, len(self.labels)), self._engine.outputs[0].dtype)
+        )
 
     def temper(self, raw: np.ndarray, temperature: float | None) -> np.ndarray:
-        """Probabilities from ``raw`` scores at a temperature (None: as the model gives them), float32 [N, C]."""
-        return decision.probabilities(raw, activation=self.manifest.output.activation, temperature=temperature,
-                                      floor=self._floor)
+        """float32 [N, C]: probabilities from ``raw`` scores at a temperature (None: the model's own)."""
+        return decision.probabilities(
+            raw, activation=self.manifest.output.activation, temperature=temperature, floor=self._floor
+        )
 
     def classify(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """Decide on images of any size, preprocessed here.
@@ -162,9 +166,13 @@ class Classifier:
         return self.decide(self.predict(pixels))
 
     def decide(self, p: np.ndarray) -> list[Prediction]:
-        """Predictions from probabilities [N, C], with the manifest's conformal quantile and abstain threshold."""
-        return decision.decide(p, self.labels, conformal_quantile=self.manifest.conformal_quantile,
-                               abstain_threshold=self.manifest.abstain_threshold)
+        """Predictions from probabilities [N, C], by the manifest's quantile and abstain threshold."""
+        return decision.decide(
+            p,
+            self.labels,
+            conformal_quantile=self.manifest.conformal_quantile,
+            abstain_threshold=self.manifest.abstain_threshold,
+        )
 
     def _run(self, engine: Engine, images: np.ndarray) -> np.ndarray:
         scores = engine.run(lambda view: self._write(images, view))[0]
@@ -178,14 +186,19 @@ class Classifier:
     def _checked(self, images: np.ndarray) -> np.ndarray:
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
             got = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
-            raise DataError(f"images: expected a uint8 array, got {got}: pass pixels from preprocess, 0 to 255",
-                            code="images-dtype")
+            raise DataError(
+                f"images: expected a uint8 array, got {got}: pass pixels from preprocess, 0 to 255",
+                code="images-dtype",
+            )
         if images.shape == self._shape:
             images = images[np.newaxis]
         if images.ndim != 4 or images.shape[1:] != self._shape:
             side = self._shape[0]
-            raise DataError(f"images: expected [N, {side}, {side}, 3], got {list(images.shape)}: use preprocess, or "
-                            "classify for images of any size", code="images-shape")
+            raise DataError(
+                f"images: expected [N, {side}, {side}, 3], got {list(images.shape)}: use preprocess, or "
+                "classify for images of any size",
+                code="images-shape",
+            )
         return images
 
 
@@ -195,5 +208,7 @@ def _values(engine: Engine) -> np.ndarray | None:
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "f":
         return None
-    patterns = np.arange(256 if dtype.itemsize == 1 else 65536).astype(np.uint8 if dtype.itemsize == 1 else np.uint16)
-    return ((patterns.view(dtype).astype(np.float64) - spec.zero_point) * (spec.scale or 1.0)).astype(np.float32)
+    unsigned = np.uint8 if dtype.itemsize == 1 else np.uint16
+    patterns = np.arange(np.iinfo(unsigned).max + 1).astype(unsigned)
+    steps = patterns.view(dtype).astype(np.float64) - spec.zero_point
+    return (steps * (spec.scale or 1.0)).astype(np.float32)

@@ -15,8 +15,8 @@ import numpy as np
 class Prediction:
     """One image's answer.
 
-    ``probabilities`` by label, in the model's order; ``entropy`` in nats. ``prediction_set``, most probable first, is
-    None without a conformal quantile; ``abstained`` is None without an abstain threshold.
+    ``probabilities`` by label, in the model's order; ``entropy`` in nats. ``prediction_set``, most probable
+    first, is None without a conformal quantile; ``abstained`` is None without an abstain threshold.
     """
 
     label: str
@@ -33,8 +33,9 @@ def probabilities(
 
     Args:
         raw: float [N, C], probabilities (``softmax``) or ``logits``, dequantised.
-        temperature: divides the logits; None or 1 leaves them (Guo et al., 2017, https://arxiv.org/abs/1706.04599).
-            Of a model that ends in a softmax the logits are the logarithms of its probabilities.
+        temperature: divides the logits; None or 1 leaves them (Guo et al., 2017,
+            https://arxiv.org/abs/1706.04599). Of a model that ends in a softmax the logits are the
+            logarithms of its probabilities.
         floor: the least probability whose logarithm is taken; half a step of a quantised output.
 
     Returns:

@@ -1,7 +1,8 @@
 """Pixels → what a model's input tensor stores: stored = round((pixel − mean) / std / scale) + zero point.
 
-With this package's own normalisation, pixel/128 − 1 at scale 1/128, that is the pixel itself (uint8) or the pixel with
-its top bit flipped (int8): no arithmetic. Any other quantisation goes through a table of 256 entries.
+With this package's own normalisation, pixel/128 − 1 at scale 1/128, that is the pixel itself (uint8) or the
+pixel with its top bit flipped (int8): no arithmetic. Any other quantisation goes through a table of 256
+entries.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ def table(shape: Input, spec: TensorSpec) -> np.ndarray:
     if dtype.kind == "f":
         return real.astype(dtype)
     if not spec.scale > 0:
-        raise BundleError(f"model.tflite: its {spec.dtype} input has no scale: quantise it, or give it a float input",
-                          code="model-quantization")
+        raise BundleError(
+            f"model.tflite: its {spec.dtype} input has no scale: quantise it, or give it a float input",
+            code="model-quantization",
+        )
     limits = np.iinfo(dtype)
     steps = real / spec.scale
     nearest = np.trunc(steps + np.copysign(0.5, steps))  # halves away from zero, as the QUANTIZE operator

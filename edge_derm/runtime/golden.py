@@ -1,7 +1,7 @@
 """Golden vectors: a few inputs with the outputs of each kernel family, so that a board can test itself.
 
-``golden.npz`` holds ``inputs`` (uint8 [N, S, S, 3]) and ``outputs_default``, ``outputs_reference`` ([N, C] as the
-model's output tensor stores them).
+``golden.npz`` holds ``inputs`` (uint8 [N, S, S, 3]) and ``outputs_default``, ``outputs_reference`` ([N, C]
+as the model's output tensor stores them).
 """
 
 from __future__ import annotations
@@ -37,9 +37,12 @@ class Difference:
 
 
 def make(model: bytes, inputs: np.ndarray, *, labels: Sequence[str] | None = None) -> bytes:
-    """Golden vectors of ``model`` (.tflite bytes) for preprocessed ``inputs``, uint8 [N, S, S, 3], as npz bytes.
+    """Golden vectors of ``model`` (.tflite bytes) as npz bytes.
 
     The same arguments give the same bytes on the same machine.
+
+    Args:
+        inputs: preprocessed images, uint8 [N, S, S, 3].
 
     Raises:
         BundleError, BackendError, DataError: as ``Classifier.of`` and ``Classifier.stored``.
@@ -62,7 +65,9 @@ def check(bundle: Bundle, *, backend: str = "litert", threads: int = 1) -> dict[
         raise BundleError(f"{bundle.path}: holds no golden vectors: export it again", code="golden-missing")
     arrays = read(bundle.part(name))
     return {
-        kernels: _compare(Classifier.open(bundle, backend=backend, kernels=kernels, threads=threads), kernels, arrays)
+        kernels: _compare(
+            Classifier.open(bundle, backend=backend, kernels=kernels, threads=threads), kernels, arrays
+        )
         for kernels in KERNELS
     }
 
@@ -78,21 +83,39 @@ def read(data: bytes) -> Mapping[str, np.ndarray]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _LIMIT:
                 raise ValueError("too large")
-            arrays = {name: np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
-                      for name in wanted}
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
-        raise BundleError(f"{NAME}: does not read ({type(error).__name__}): export the bundle again",
-                          code="golden-broken") from None
-    if any(len(array) != len(arrays["inputs"]) for array in arrays.values() if array.ndim) or not len(arrays["inputs"]):
-        raise BundleError(f"{NAME}: expected as many outputs as inputs: export the bundle again", code="golden-broken")
+            arrays = {
+                name: np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
+                for name in wanted
+            }
+    except (
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        EOFError,
+        OSError,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
+        raise BundleError(
+            f"{NAME}: does not read ({type(error).__name__}): export the bundle again", code="golden-broken"
+        ) from None
+    if any(len(array) != len(arrays["inputs"]) for array in arrays.values() if array.ndim) or not len(
+        arrays["inputs"]
+    ):
+        raise BundleError(
+            f"{NAME}: expected as many outputs as inputs: export the bundle again", code="golden-broken"
+        )
     return arrays
 
 
 def _compare(classifier: Classifier, kernels: str, arrays: Mapping[str, np.ndarray]) -> Difference:
     expected, got = arrays[f"outputs_{kernels}"], classifier.stored(arrays["inputs"])
     if expected.shape != got.shape or expected.dtype != got.dtype:
-        raise BundleError(f"{NAME}: expected outputs {got.dtype} {list(got.shape)}, got {expected.dtype} "
-                          f"{list(expected.shape)}: export the bundle again", code="golden-broken")
+        raise BundleError(
+            f"{NAME}: expected outputs {got.dtype} {list(got.shape)}, got {expected.dtype} "
+            f"{list(expected.shape)}: export the bundle again",
+            code="golden-broken",
+        )
     gap = np.abs(expected.astype(np.float64) - got.astype(np.float64)).max(initial=0.0)
     quantised = got.dtype.kind != "f"
     return Difference(

@@ -1,4 +1,4 @@
-"""Engines with TensorFlow Lite's Python ``Interpreter``: LiteRT, and the older tflite-runtime with the same class."""
+"""Engines behind TensorFlow Lite's Python ``Interpreter``: LiteRT and the older tflite-runtime."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class InterpreterEngine:
             with quiet_native():
                 self._interpreter = _open(module, model, kernels, threads, batch)
         except (ValueError, RuntimeError, MemoryError) as error:
-            raise BackendError(f"{package}: cannot load this model: {_one_line(error)}", code="backend-refused") from None
+            raise BackendError(
+                f"{package}: cannot load this model: {_one_line(error)}", code="backend-refused"
+            ) from None
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self.inputs = tuple(_spec(detail) for detail in inputs)
         self.outputs = tuple(_spec(detail) for detail in outputs)
@@ -47,7 +49,9 @@ class InterpreterEngine:
             self._interpreter.invoke()
             return tuple(self._interpreter.get_tensor(index) for index in self._results)
         except RuntimeError as error:
-            raise BackendError(f"{self._package}: the run failed: {_one_line(error)}", code="backend-failed") from None
+            raise BackendError(
+                f"{self._package}: the run failed: {_one_line(error)}", code="backend-failed"
+            ) from None
 
 
 def backend_version(backend: str) -> str:
@@ -71,7 +75,9 @@ def _import(package: str) -> ModuleType:
 
 def _open(module: ModuleType, model: bytes, kernels: str, threads: int, batch: int) -> Any:
     resolver = getattr(module.OpResolverType, _RESOLVERS[kernels])
-    interpreter = module.Interpreter(model_content=model, num_threads=threads, experimental_op_resolver_type=resolver)
+    interpreter = module.Interpreter(
+        model_content=model, num_threads=threads, experimental_op_resolver_type=resolver
+    )
     if batch > 1:
         for detail in interpreter.get_input_details():
             interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
@@ -94,7 +100,9 @@ def _spec(detail: Mapping[str, Any]) -> TensorSpec:
 
 def _missing(package: str, error: ImportError | None = None) -> BackendError:
     why = f" ({_one_line(error)})" if error is not None else ""
-    return BackendError(f"backend {package} is not installed{why}: {_INSTALL[package]}", code="backend-missing")
+    return BackendError(
+        f"backend {package} is not installed{why}: {_INSTALL[package]}", code="backend-missing"
+    )
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Native libraries write to file descriptor 2 behind Python's back; a user should not see their small talk."""
+"""Native libraries write to descriptor 2 behind Python's back; a user should not see their small talk."""
 
 from __future__ import annotations
 
@@ -41,4 +41,4 @@ def _pass_on(text: bytes) -> None:
     kept = b"".join(line for line in text.splitlines(keepends=True) if not _SMALL_TALK.match(line))
     with contextlib.suppress(OSError):
         while kept:
-            kept = kept[os.write(2, kept):]
+            kept = kept[os.write(2, kept) :]
