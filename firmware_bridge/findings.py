@@ -1,7 +1,8 @@
 """What a person should know before shipping a model: each finding is a stable code and one line.
 
-Codes: ``float-operator``, ``space-to-batch``, ``unfolded-batch-norm``, ``per-tensor-weights``, ``dynamic-range``,
-``mixed-arithmetic``, ``input-scale``, ``free-shape``, ``custom-operator``, ``control-flow``.
+Codes: ``float-operator``, ``space-to-batch``, ``unfolded-batch-norm``, ``per-tensor-weights``,
+``dynamic-range``, ``mixed-arithmetic``, ``input-scale``, ``free-shape``, ``custom-operator``,
+``control-flow``.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def find(graph: Graph) -> Iterator[Finding]:
 def arithmetic(graph: Graph) -> str:
     """Name what the convolutions and matrix products compute in.
 
-    ``float32``, ``float16`` (float16 weights), ``dynamic`` (integer weights, float activations), ``int8``, ``uint8``,
-    ``int16x8``; ``mixed`` if they differ, ``none`` if there are none.
+    ``float32``, ``float16`` (float16 weights), ``dynamic`` (integer weights, float activations), ``int8``,
+    ``uint8``, ``int16x8``; ``mixed`` if they differ, ``none`` if there are none.
     """
     makers = _makers(graph)
     kinds = {_kind(graph, op, makers) for op in graph.ops if op.name in COMPUTING}
@@ -91,23 +92,21 @@ def _space_to_batch(graph: Graph) -> Iterator[Finding]:
     if found:
         yield Finding(
             "space-to-batch",
-            f"dilation is not fused: {_listed(found)}; the convolution between them should be one operator with a "
-            "dilation factor, which is faster and lets the batch norm fold",
+            f"dilation is not fused: {_listed(found)}; the convolution between them should be one operator"
+            " with a dilation factor, which is faster and lets the batch norm fold",
         )
 
 
 def _unfolded(graph: Graph) -> Iterator[Finding]:
     makers = _makers(graph)
     found = [
-        op
-        for op in graph.ops
-        if op.name in ("MUL", "ADD", "SUB") and _scales_convolution(graph, op, makers)
+        op for op in graph.ops if op.name in ("MUL", "ADD", "SUB") and _scales_convolution(graph, op, makers)
     ]
     if found:
         yield Finding(
             "unfolded-batch-norm",
-            f"a batch norm is not folded into its convolution: {_listed(found)}; int8 rounds once more there and loses "
-            "accuracy",
+            f"a batch norm is not folded into its convolution: {_listed(found)}; int8 rounds once more there"
+            " and loses accuracy",
         )
 
 
@@ -126,8 +125,8 @@ def _arithmetic(graph: Graph) -> Iterator[Finding]:
     if kind == "dynamic":
         yield Finding(
             "dynamic-range",
-            "weights are integers but activations are float: smaller, not an integer model; export with the int8 recipe "
-            "for microcontrollers",
+            "weights are integers but activations are float: smaller, not an integer model; export with the"
+            " int8 recipe for microcontrollers",
         )
     if kind == "mixed":
         yield Finding("mixed-arithmetic", "convolutions and matrix products compute in different types")
@@ -138,8 +137,8 @@ def _per_tensor(graph: Graph) -> Iterator[Finding]:
     if found:
         yield Finding(
             "per-tensor-weights",
-            f"{len(found)} convolutions have one scale for all channels: {_listed(found)}; per-channel scales lose "
-            "less accuracy, above all in depthwise layers",
+            f"{len(found)} convolutions have one scale for all channels: {_listed(found)}; per-channel scales"
+            " lose less accuracy, above all in depthwise layers",
         )
 
 
@@ -159,8 +158,8 @@ def _input_scale(graph: Graph) -> Iterator[Finding]:
         if direct is not None and (scale, zero) != direct:
             yield Finding(
                 "input-scale",
-                f"input {tensor.name!r} has scale {scale:.9g} and zero point {zero}, expected {direct[0]:.9g} and "
-                f"{direct[1]}: a stored value is not the pixel itself, pixels must be re-quantised",
+                f"input {tensor.name!r} has scale {scale:.9g} and zero point {zero}, expected {direct[0]:.9g}"
+                f" and {direct[1]}: a stored value is not the pixel itself, pixels must be re-quantised",
             )
 
 
@@ -175,10 +174,14 @@ def _stored_input(graph: Graph, index: int) -> Tensor:
 def _rest(graph: Graph) -> Iterator[Finding]:
     free = [graph.tensor(index) for index in graph.inputs if -1 in graph.tensor(index).signature[1:]]
     if free:
-        yield Finding("free-shape", f"the size of input {free[0].name!r} is free; memory depends on the caller")
+        yield Finding(
+            "free-shape", f"the size of input {free[0].name!r} is free; memory depends on the caller"
+        )
     custom = sorted({op.options["custom_code"] for op in graph.ops if op.name == "CUSTOM"})
     if custom:
         yield Finding("custom-operator", f"custom operators need their own runtime: {', '.join(custom)}")
     control = [op for op in graph.ops if op.name in _CONTROL]
     if control:
-        yield Finding("control-flow", f"other subgraphs are called and not described here: {_listed(control)}")
+        yield Finding(
+            "control-flow", f"other subgraphs are called and not described here: {_listed(control)}"
+        )

@@ -1,13 +1,15 @@
 """Bounds-checked reading of FlatBuffers (flatbuffers.dev/internals), for bytes that nobody vouches for.
 
-Every offset, length and alignment is checked before it is followed, as the C++ verifier does, so a file accepted here
-is also safe to walk for a native reader. Vectors come back as views of the file. Many offsets may name one place:
-the bytes walked are counted, and a file that is walked more often than its size allows is refused, so that time and
-memory stay proportional to the file. Which slot holds what is said by a ``Layout`` (see ``schema``).
+Every offset, length and alignment is checked before it is followed, as the C++ verifier does, so a file
+accepted here is also safe to walk for a native reader. Vectors come back as views of the file. Many offsets
+may name one place: the bytes walked are counted, and a file that is walked more often than its size allows
+is refused, so that time and memory stay proportional to the file. Which slot holds what is said by a
+``Layout`` (see ``schema``).
 
-Codes of the FormatErrors raised here: ``truncated``, ``wrong-magic``, ``offset-out-of-range``, ``misaligned``,
-``vtable-malformed``, ``table-too-long``, ``field-outside-table``, ``vector-too-long``, ``string-unterminated``,
-``string-not-utf8``, ``unknown-option-value``, ``too-many-entries``, ``too-much-sharing``.
+Codes of the FormatErrors raised here: ``truncated``, ``wrong-magic``, ``offset-out-of-range``,
+``misaligned``, ``vtable-malformed``, ``table-too-long``, ``field-outside-table``, ``vector-too-long``,
+``string-unterminated``, ``string-not-utf8``, ``unknown-option-value``, ``too-many-entries``,
+``too-much-sharing``.
 """
 
 from __future__ import annotations
@@ -22,13 +24,14 @@ from firmware_bridge.graph import FormatError
 
 MAX_ENTRIES = 65_536  # tables in one vector; the largest public models have a few thousand tensors
 MAX_STRUCTURE_BYTES = 32 << 20  # all tables, names and parameters of one file, without the weights
+TABLE_COST = 128  # counted for each table on top of its bytes: what it costs in Python, not in the file
+DAMAGED = "the file is damaged, fetch it again"
 
 _SCALARS = {
-    "bool": struct.Struct("<B"), "i8": struct.Struct("<b"), "u8": struct.Struct("<B"), "i16": struct.Struct("<h"),
-    "u16": struct.Struct("<H"), "i32": struct.Struct("<i"), "u32": struct.Struct("<I"), "i64": struct.Struct("<q"),
-    "u64": struct.Struct("<Q"), "f32": struct.Struct("<f"), "f64": struct.Struct("<d"),
-}  # fmt: skip
-_ITEMS = {"u8": "u1", "i8": "i1", "i16": "<i2", "u16": "<u2", "i32": "<i4", "u32": "<u4", "i64": "<i8", "f32": "<f4"}
+    kind: struct.Struct(f"<{letter}")
+    for kind, letter in zip("bool i8 u8 i16 u16 i32 u32 i64 u64 f32 f64".split(), "BbBhHiIqQfd")
+}
+_ITEMS = {"u8": np.dtype("u1"), "i32": np.dtype("<i4"), "i64": np.dtype("<i8"), "f32": np.dtype("<f4")}
 
 
 @dataclass(frozen=True)
@@ -62,39 +65,48 @@ class Source:
         self._left = min(3 * self.size + 16_384, MAX_STRUCTURE_BYTES)
 
     def charge(self, count: int, where: str) -> None:
-        """Count ``count`` walked bytes; FormatError ``too-much-sharing`` once the file's allowance is spent."""
+        """Count walked bytes; FormatError ``too-much-sharing`` once the file's allowance is spent."""
         self._left -= count
         if self._left < 0:
-            raise FormatError(
-                f"{where}: expected each part of the file to be used about once, got offsets that walk its {self.size} "
-                "bytes again and again: the file is crafted or damaged, fetch it again",
-                code="too-much-sharing",
+            raise malformed(
+                "too-much-sharing",
+                where,
+                expected="each part of the file to be used about once",
+                got=f"offsets that walk its {self.size} bytes again and again",
+                then="the file is crafted or damaged, fetch it again",
             )
 
     def root(self, identifier: bytes) -> Table:
         """Return the root table; FormatError ``truncated`` or ``wrong-magic`` if the header is not there."""
         if self.size < 12:
-            raise FormatError(
-                f"expected a .tflite of at least 12 bytes, got {self.size}: the file is truncated, fetch it again",
-                code="truncated",
+            raise malformed(
+                "truncated",
+                "the file",
+                expected="a .tflite of at least 12 bytes",
+                got=self.size,
+                then="the file is truncated, fetch it again",
             )
         magic = bytes(self.view[4:8])
         if magic != identifier:
-            raise FormatError(
-                f"expected the file identifier {identifier!r} at byte 4, got {magic!r}: this is not a .tflite file",
-                code="wrong-magic",
+            raise malformed(
+                "wrong-magic",
+                "the file",
+                expected=f"the file identifier {identifier!r} at byte 4",
+                got=f"{magic!r}",
+                then="this is not a .tflite file",
             )
         return self.table_at(self.follow(0, "the root"), "the root")
 
     def follow(self, at: int, where: str) -> int:
-        """Return where the unsigned offset stored at ``at`` points; the next four bytes are inside the file."""
+        """Return where the offset stored at ``at`` points; the next four bytes are inside the file."""
         (offset,) = _SCALARS["u32"].unpack_from(self.view, at)
         target = at + offset
         if offset == 0 or target + 4 > self.size:
-            raise FormatError(
-                f"{where}: expected an offset into the file of {self.size} bytes, got {offset} at byte {at}: "
-                "the file is truncated or damaged, fetch it again",
-                code="offset-out-of-range",
+            raise malformed(
+                "offset-out-of-range",
+                where,
+                expected=f"an offset into the file of {self.size} bytes",
+                got=f"{offset} at byte {at}",
             )
         _require_alignment(target, 4, where)
         return target
@@ -104,28 +116,40 @@ class Source:
         (back,) = _SCALARS["i32"].unpack_from(self.view, at)
         vtable = at - back
         if vtable < 0 or vtable + 4 > self.size:
-            raise _bad_vtable(where, f"one inside the file of {self.size} bytes, got byte {vtable}")
+            raise malformed(
+                "vtable-malformed",
+                where,
+                expected=f"a vtable inside the file of {self.size} bytes",
+                got=f"byte {vtable}",
+            )
         _require_alignment(vtable, 2, where)
         vtable_size, table_size = struct.unpack_from("<HH", self.view, vtable)
         if vtable_size < 4 or vtable_size % 2 or vtable + vtable_size > self.size:
-            raise _bad_vtable(where, f"an even length of at least 4 that fits, got {vtable_size} at byte {vtable}")
-        if table_size < 4 or at + table_size > self.size:
-            raise FormatError(
-                f"{where}: expected a table of 4 to {self.size - at} bytes, got {table_size}: the file is truncated or "
-                "damaged, fetch it again",
-                code="table-too-long",
+            raise malformed(
+                "vtable-malformed",
+                where,
+                expected="a vtable of an even length of at least 4 that fits",
+                got=f"{vtable_size} at byte {vtable}",
             )
-        self.charge(table_size, where)
+        if table_size < 4 or at + table_size > self.size:
+            raise malformed(
+                "table-too-long",
+                where,
+                expected=f"a table of 4 to {self.size - at} bytes",
+                got=table_size,
+            )
+        self.charge(table_size + TABLE_COST, where)
         return Table(self, at, vtable, vtable_size, table_size, where)
 
     def span(self, at: int, item: int, where: str) -> tuple[int, int]:
         """Return (first byte, count) of the vector at ``at`` whose items take ``item`` bytes each."""
         (count,) = _SCALARS["u32"].unpack_from(self.view, at)
         if at + 4 + count * item > self.size:
-            raise FormatError(
-                f"{where}: expected a vector that fits into the {self.size - at - 4} bytes left, got {count} items of "
-                f"{item} bytes: the file is truncated or damaged, fetch it again",
-                code="vector-too-long",
+            raise malformed(
+                "vector-too-long",
+                where,
+                expected=f"a vector that fits into the {self.size - at - 4} bytes left",
+                got=f"{count} items of {item} bytes",
             )
         if count:
             _require_alignment(at + 4, item, where)
@@ -144,8 +168,8 @@ class Table:
     def get(self, layout: Layout, name: str) -> Any:
         """Return the field's value: int, float, bool, enumeration name, str, Table, view or its default.
 
-        A vector of scalars is a read-only NumPy view ([n], little-endian), of tables a list of Table; an absent vector
-        is empty, an absent string or table None.
+        A vector of scalars is a read-only NumPy view ([n], little-endian), of tables a list of Table; an
+        absent vector is empty, an absent string or table None.
         """
         field = layout[name]
         if field.enum is not None:
@@ -162,10 +186,6 @@ class Table:
         where = f"{self.where}, {name}"
         target = self.source.follow(at, where)
         return self.source.table_at(target, where) if field.kind == "table" else self._string(target, where)
-
-    def has(self, layout: Layout, name: str) -> bool:
-        """Say whether the file stores the field at all."""
-        return self._place(layout[name].slot, 1) is not None
 
     def integers(self, layout: Layout, name: str) -> tuple[int, ...]:
         """Return an integer vector as Python ints and count its bytes as walked."""
@@ -185,10 +205,11 @@ class Table:
         if offset == 0:
             return None
         if offset < 4 or offset + size > self._size:
-            raise FormatError(
-                f"{self.where}: expected field {slot} inside its table of {self._size} bytes, got {size} bytes at "
-                f"{offset}: the file is damaged, fetch it again",
-                code="field-outside-table",
+            raise malformed(
+                "field-outside-table",
+                self.where,
+                expected=f"field {slot} inside its table of {self._size} bytes",
+                got=f"{size} bytes at {offset}",
             )
         return self._at + offset
 
@@ -205,15 +226,17 @@ class Table:
         assert field.enum is not None
         value = self._scalar(field.slot, field.enum.scalar, field.default)
         if not 0 <= value < len(field.enum.names):
-            raise FormatError(
-                f"{self.where}: expected {name} to be a {field.enum.name} (0 to {len(field.enum.names) - 1}), got "
-                f"{value}: the file is damaged or newer than this reader",
-                code="unknown-type" if field.enum.name == "TensorType" else "unknown-option-value",
+            raise malformed(
+                "unknown-type" if field.enum.name == "TensorType" else "unknown-option-value",
+                self.where,
+                expected=f"{name} to be a {field.enum.name} (0 to {len(field.enum.names) - 1})",
+                got=value,
+                then="the file is damaged or newer than this reader",
             )
         return field.enum.names[value]
 
     def _vector(self, at: int | None, kind: str, name: str) -> np.ndarray:
-        dtype = np.dtype(_ITEMS[kind])
+        dtype = _ITEMS[kind]
         if at is None:
             return np.empty(0, dtype)
         where = f"{self.where}, {name}"
@@ -224,9 +247,12 @@ class Table:
         where = f"{self.where}, {name}"
         start, count = self.source.span(self.source.follow(at, where), 4, where)
         if count > MAX_ENTRIES:
-            raise FormatError(
-                f"{where}: expected at most {MAX_ENTRIES} entries, got {count}: the file is crafted or damaged",
-                code="too-many-entries",
+            raise malformed(
+                "too-many-entries",
+                where,
+                expected=f"at most {MAX_ENTRIES} entries",
+                got=count,
+                then="the file is crafted or damaged",
             )
         self.source.charge(4 * count, where)
         source, entry = self.source, f"{name} " if self.where == "the root" else f"{self.where}, {name} "
@@ -239,28 +265,34 @@ class Table:
         end = start + count
         self.source.charge(count, where)
         if end >= self.source.size or self.source.view[end] != 0:
-            raise FormatError(
-                f"{where}: expected text that ends with a zero byte, got none after {count} bytes: the file is damaged",
-                code="string-unterminated",
+            raise malformed(
+                "string-unterminated",
+                where,
+                expected="text that ends with a zero byte",
+                got=f"none after {count} bytes",
             )
         try:
             return str(self.source.view[start:end], "utf-8")
         except UnicodeDecodeError as error:
-            raise FormatError(
-                f"{where}: expected UTF-8 text, got byte {error.object[error.start]:#04x} at {start + error.start}: "
-                "the file is damaged",
-                code="string-not-utf8",
+            raise malformed(
+                "string-not-utf8",
+                where,
+                expected="UTF-8 text",
+                got=f"byte {error.object[error.start]:#04x} at {start + error.start}",
             ) from None
+
+
+def malformed(code: str, where: str, *, expected: object, got: object, then: str = DAMAGED) -> FormatError:
+    """Return the FormatError for one malformation, its message in the house's order."""
+    return FormatError(f"{where}: expected {expected}, got {got}: {then}", code=code)
 
 
 def _require_alignment(at: int, size: int, where: str) -> None:
     if at % size:
-        raise FormatError(
-            f"{where}: expected a multiple of {size}, got byte {at}: a native reader may trap on it; "
-            "write the file again with a FlatBuffers builder",
-            code="misaligned",
+        raise malformed(
+            "misaligned",
+            where,
+            expected=f"a multiple of {size}",
+            got=f"byte {at}",
+            then="a native reader may trap on it; write the file again with a FlatBuffers builder",
         )
-
-
-def _bad_vtable(where: str, what: str) -> FormatError:
-    return FormatError(f"{where}: expected a vtable, {what}: the file is damaged", code="vtable-malformed")

@@ -1,8 +1,10 @@
-"""What the .tflite schema (version 3, tensorflow/compiler/mlir/lite/schema/schema.fbs) says, as far as it is read here.
+"""What the .tflite schema (version 3, tensorflow/compiler/mlir/lite/schema/schema.fbs) says, as far as it
+is read here.
 
-A layout lists the fields of a table in slot order as ``name:kind[=default]``; ``-`` is a retired slot. Operators and
-option tables are listed by the number the file stores. Options are known for the operators that image classifiers are
-made of; of the others the reader still tells the name, the tensors and whether the bytes are in bounds.
+A layout lists the fields of a table in slot order as ``name:kind[=default]``; ``-`` is a retired slot.
+Operators and option tables are listed by the number the file stores. Options are known for the operators
+that image classifiers are made of; of the others the reader still tells the name, the tensors and whether
+the bytes are in bounds.
 """
 
 from __future__ import annotations
@@ -15,13 +17,12 @@ IDENTIFIER = b"TFL3"
 VERSION = 3
 
 TENSOR_TYPES = tuple(
-    "float32 float16 int32 uint8 int64 string bool int16 complex64 int8 float64 complex128 uint64 resource variant "
-    "uint32 uint16 int4 bfloat16 int2 uint4 float8_e4m3fn float8_e5m2".split()
+    "float32 float16 int32 uint8 int64 string bool int16 complex64 int8 float64 complex128 uint64 resource"
+    " variant uint32 uint16 int4 bfloat16 int2 uint4 float8_e4m3fn float8_e5m2".split()
 )
 """The element type by its stored number; NumPy's names where NumPy has the type."""
 
-OPERATORS = tuple(
-    """
+OPERATORS = tuple("""
     ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE EMBEDDING_LOOKUP
     FLOOR FULLY_CONNECTED HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D LOCAL_RESPONSE_NORMALIZATION LOGISTIC
     LSH_PROJECTION LSTM MAX_POOL_2D MUL RELU RELU_N1_TO_1 RELU6 RESHAPE RESIZE_BILINEAR RNN SOFTMAX
@@ -49,12 +50,10 @@ OPERATORS = tuple(
     STABLEHLO_IOTA STABLEHLO_DOT_GENERAL STABLEHLO_REDUCE_WINDOW STABLEHLO_SORT STABLEHLO_WHILE
     STABLEHLO_GATHER STABLEHLO_TRANSPOSE DILATE STABLEHLO_RNG_BIT_GENERATOR REDUCE_WINDOW STABLEHLO_COMPOSITE
     STABLEHLO_SHIFT_LEFT STABLEHLO_CBRT STABLEHLO_CASE
-    """.split()
-)
+    """.split())
 """Builtin operators by their stored number."""
 
-OPTION_TABLES = tuple(
-    """
+OPTION_TABLES = tuple("""
     NONE Conv2DOptions DepthwiseConv2DOptions ConcatEmbeddingsOptions LSHProjectionOptions Pool2DOptions
     SVDFOptions RNNOptions FullyConnectedOptions SoftmaxOptions ConcatenationOptions AddOptions L2NormOptions
     LocalResponseNormalizationOptions LSTMOptions ResizeBilinearOptions CallOptions ReshapeOptions
@@ -78,8 +77,7 @@ OPTION_TABLES = tuple(
     BucketizeOptions GeluOptions DynamicUpdateSliceOptions UnsortedSegmentProdOptions
     UnsortedSegmentMaxOptions UnsortedSegmentMinOptions UnsortedSegmentSumOptions ATan2Options SignOptions
     BitcastOptions BitwiseXorOptions RightShiftOptions
-    """.split()
-)
+    """.split())
 """Members of the union BuiltinOptions by their stored number."""
 
 _ENUMS = {
@@ -114,11 +112,14 @@ def _layout(text: str) -> Layout:
 
 
 MODEL = _layout(
-    "version:u32 operator_codes:[table] subgraphs:[table] description:string buffers:[table] metadata_buffer:[i32] "
-    "metadata:[table] signature_defs:[table] external_buffer_groups:[table] external_buffers:[table]"
+    "version:u32 operator_codes:[table] subgraphs:[table] description:string buffers:[table]"
+    " metadata_buffer:[i32] metadata:[table] signature_defs:[table] external_buffer_groups:[table]"
+    " external_buffers:[table]"
 )
 OPERATOR_CODE = _layout("deprecated_builtin_code:i8 custom_code:string version:i32=1 builtin_code:i32")
-SUBGRAPH = _layout("tensors:[table] inputs:[i32] outputs:[i32] operators:[table] name:string debug_metadata_index:i32")
+SUBGRAPH = _layout(
+    "tensors:[table] inputs:[i32] outputs:[i32] operators:[table] name:string debug_metadata_index:i32"
+)
 TENSOR = _layout(
     "shape:[i32] type:TensorType buffer:u32 name:string quantization:table is_variable:bool sparsity:table "
     "shape_signature:[i32] has_rank:bool variant_tensors:[table] external_buffer:u32"
@@ -127,9 +128,10 @@ QUANTIZATION = _layout(
     "min:[f32] max:[f32] scale:[f32] zero_point:[i64] details_type:u8 details:table quantized_dimension:i32"
 )
 OPERATOR = _layout(
-    "opcode_index:u32 inputs:[i32] outputs:[i32] builtin_options_type:u8 builtin_options:table custom_options:[u8] "
-    "custom_options_format:i8 mutating_variable_inputs:[u8] intermediates:[i32] large_custom_options_offset:u64 "
-    "large_custom_options_size:u64 builtin_options_2_type:u8 builtin_options_2:table debug_metadata_index:i32"
+    "opcode_index:u32 inputs:[i32] outputs:[i32] builtin_options_type:u8 builtin_options:table"
+    " custom_options:[u8] custom_options_format:i8 mutating_variable_inputs:[u8] intermediates:[i32]"
+    " large_custom_options_offset:u64 large_custom_options_size:u64 builtin_options_2_type:u8"
+    " builtin_options_2:table debug_metadata_index:i32"
 )
 BUFFER = _layout("data:[u8] offset:u64 size:u64")
 METADATA = _layout("name:string buffer:u32")
@@ -139,15 +141,26 @@ TENSOR_MAP = _layout("name:string tensor_index:u32")
 _FUSED = "fused_activation_function:Activation"
 _CONV = f"padding:Padding stride_w:i32 stride_h:i32 {_FUSED} dilation_w_factor:i32=1 dilation_h_factor:i32=1"
 
+_WITHOUT_FIELDS = (
+    "Pad PadV2 SpaceToBatchND BatchToSpaceND Transpose Quantize Dequantize LogSoftmax HardSwish"
+    " MaximumMinimum Exp Slice Tile ExpandDims"
+)
+
 OPTIONS: dict[str, Layout] = {
     name: _layout(text)
     for name, text in {
         "Conv2DOptions": f"{_CONV} quantized_bias_type:TensorType",
-        "DepthwiseConv2DOptions": "padding:Padding stride_w:i32 stride_h:i32 depth_multiplier:i32 "
-        f"{_FUSED} dilation_w_factor:i32=1 dilation_h_factor:i32=1",
-        "Pool2DOptions": f"padding:Padding stride_w:i32 stride_h:i32 filter_width:i32 filter_height:i32 {_FUSED}",
-        "FullyConnectedOptions": f"{_FUSED} weights_format:WeightsFormat keep_num_dims:bool "
-        "asymmetric_quantize_inputs:bool quantized_bias_type:TensorType",
+        "DepthwiseConv2DOptions": (
+            "padding:Padding stride_w:i32 stride_h:i32 depth_multiplier:i32 "
+            f"{_FUSED} dilation_w_factor:i32=1 dilation_h_factor:i32=1"
+        ),
+        "Pool2DOptions": (
+            f"padding:Padding stride_w:i32 stride_h:i32 filter_width:i32 filter_height:i32 {_FUSED}"
+        ),
+        "FullyConnectedOptions": (
+            f"{_FUSED} weights_format:WeightsFormat keep_num_dims:bool "
+            "asymmetric_quantize_inputs:bool quantized_bias_type:TensorType"
+        ),
         "SoftmaxOptions": "beta:f32",
         "ConcatenationOptions": f"axis:i32 {_FUSED}",
         "AddOptions": f"{_FUSED} pot_scale_int16:bool=true",
@@ -158,9 +171,12 @@ OPTIONS: dict[str, Layout] = {
         "ReshapeOptions": "new_shape:[i32]",
         "SqueezeOptions": "squeeze_dims:[i32]",
         "ReducerOptions": "keep_dims:bool",
-        "StridedSliceOptions": "begin_mask:i32 end_mask:i32 ellipsis_mask:i32 new_axis_mask:i32 shrink_axis_mask:i32 "
-        "offset:bool",
-        "TransposeConvOptions": f"padding:Padding stride_w:i32 stride_h:i32 {_FUSED} quantized_bias_type:TensorType",
+        "StridedSliceOptions": (
+            "begin_mask:i32 end_mask:i32 ellipsis_mask:i32 new_axis_mask:i32 shrink_axis_mask:i32 offset:bool"
+        ),
+        "TransposeConvOptions": (
+            f"padding:Padding stride_w:i32 stride_h:i32 {_FUSED} quantized_bias_type:TensorType"
+        ),
         "ResizeBilinearOptions": "- - align_corners:bool half_pixel_centers:bool",
         "ResizeNearestNeighborOptions": "align_corners:bool half_pixel_centers:bool",
         "MirrorPadOptions": "mode:MirrorPadMode",
@@ -182,11 +198,7 @@ OPTIONS: dict[str, Layout] = {
         "CallOnceOptions": "init_subgraph_index:i32",
         "IfOptions": "then_subgraph_index:i32 else_subgraph_index:i32",
         "WhileOptions": "cond_subgraph_index:i32 body_subgraph_index:i32",
-        **{
-            f"{name}Options": ""
-            for name in "Pad PadV2 SpaceToBatchND BatchToSpaceND Transpose Quantize Dequantize LogSoftmax HardSwish "
-            "MaximumMinimum Exp Slice Tile ExpandDims".split()
-        },
+        **{f"{name}Options": "" for name in _WITHOUT_FIELDS.split()},
     }.items()
 }
 """Fields of the option tables that are read."""
@@ -273,18 +285,37 @@ SIGNATURES: dict[str, Signature] = {
     "WHILE": Signature("WhileOptions", 0, MANY, MANY),
 }
 
-STRIDED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D"})
+STRIDED = frozenset(
+    {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D"}
+)
 """Operators that divide by their stride: their options must be in the file and at least 1."""
 
 INTEGER_RANGES = {
-    "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535), "int4": (-8, 7),
-    "uint4": (0, 15), "int2": (-2, 1), "int32": (-(2**31), 2**31 - 1), "uint32": (0, 2**32 - 1),
-}  # fmt: skip
+    **{f"int{bits}": (-(1 << bits - 1), (1 << bits - 1) - 1) for bits in (2, 4, 8, 16, 32)},
+    **{f"uint{bits}": (0, (1 << bits) - 1) for bits in (4, 8, 16, 32)},
+}
 """Smallest and largest stored value of the quantised types."""
 
 BITS = {
-    "float32": 32, "float16": 16, "int32": 32, "uint8": 8, "int64": 64, "bool": 8, "int16": 16, "complex64": 64,
-    "int8": 8, "float64": 64, "complex128": 128, "uint64": 64, "uint32": 32, "uint16": 16, "int4": 4, "bfloat16": 16,
-    "int2": 2, "uint4": 4, "float8_e4m3fn": 8, "float8_e5m2": 8,
-}  # fmt: skip
+    "int2": 2,
+    "int4": 4,
+    "uint4": 4,
+    "int8": 8,
+    "uint8": 8,
+    "int16": 16,
+    "uint16": 16,
+    "int32": 32,
+    "uint32": 32,
+    "int64": 64,
+    "uint64": 64,
+    "bool": 8,
+    "float8_e4m3fn": 8,
+    "float8_e5m2": 8,
+    "float16": 16,
+    "bfloat16": 16,
+    "float32": 32,
+    "float64": 64,
+    "complex64": 64,
+    "complex128": 128,
+}
 """Bits of one stored element; types without a fixed size (string, resource, variant) are left out."""

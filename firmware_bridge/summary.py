@@ -1,10 +1,10 @@
 """What is inside a model, in figures and warnings: for ``inspect`` and for the check of an exported file.
 
-Multiply-accumulates are those of one run as the shapes are stored, counted at every stored position, padding included:
-convolution = output elements · kernel height · kernel width · input channels of the filter; depthwise the same with
-one input channel; fully connected = output elements · input features. Dilation changes none of it.
-Parameters are the values of weights and biases, each constant once; constants that say a shape, an axis or a padding
-are not parameters.
+Multiply-accumulates are those of one run as the shapes are stored, counted at every stored position,
+padding included: convolution = output elements · kernel height · kernel width · input channels of the
+filter; depthwise the same with one input channel; fully connected = output elements · input features.
+Dilation changes none of it. Parameters are the values of weights and biases, each constant once; constants
+that say a shape, an axis or a padding are not parameters.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class TensorRow:
 class Summary:
     """The figures of one model; ``dataclasses.asdict`` gives a JSON-ready dictionary."""
 
-    operators: Mapping[str, int]  # builtin name (custom operators as CUSTOM:name) -> how many, most frequent first
+    operators: Mapping[
+        str, int
+    ]  # builtin name (custom operators as CUSTOM:name) -> how many, most frequent first
     macs: int
     parameters: int
     arithmetic: str  # float32, float16, dynamic, int8, uint8, int16x8, mixed or none
@@ -90,7 +92,9 @@ def count_macs(graph: Graph) -> int:
 
 def count_parameters(graph: Graph) -> int:
     """Return the number of stored weights and biases (definition at the top of this module)."""
-    biases = {op.inputs[place] for op in graph.ops for place in [_BIASED.get(op.name, 99)] if place < len(op.inputs)}
+    biases = {
+        op.inputs[place] for op in graph.ops for place in [_BIASED.get(op.name, 99)] if place < len(op.inputs)
+    }
     return sum(
         tensor.elements
         for tensor in graph.tensors

@@ -10,8 +10,8 @@ import math
 import numpy as np
 
 from firmware_bridge import schema
-from firmware_bridge.flatbuffer import Source, Table
-from firmware_bridge.graph import FormatError, Quantization, Tensor
+from firmware_bridge.flatbuffer import Source, Table, malformed
+from firmware_bridge.graph import Quantization, Tensor
 
 MAX_RANK = 8  # the highest any TFLite kernel accepts
 MAX_TENSOR_BYTES = 2**31 - 1
@@ -33,10 +33,12 @@ def _read_buffer(table: Table, source: Source) -> np.ndarray:
     if data.size or offset <= 1 or size == 0:  # 1 is the converter's placeholder for "not yet placed"
         return data
     if offset + size > source.size:
-        raise FormatError(
-            f"{table.where}: expected its data inside the file of {source.size} bytes, got {size} bytes at {offset}: "
-            "the file is truncated, fetch it again",
-            code="buffer-outside-file",
+        raise malformed(
+            "buffer-outside-file",
+            table.where,
+            expected=f"its data inside the file of {source.size} bytes",
+            got=f"{size} bytes at {offset}",
+            then="the file is truncated, fetch it again",
         )
     return np.frombuffer(source.view, np.uint8, size, offset)
 
@@ -49,12 +51,29 @@ def read_tensor(table: Table, index: int, buffers: list[np.ndarray]) -> Tensor:
     shape = _read_shape(table, dtype)
     variable = table.get(schema.TENSOR, "is_variable")
     if table.get(schema.TENSOR, "sparsity") is not None:
-        raise _error(table, "dense weights", "a sparse tensor", "sparse-tensor", "store the model without sparsity")
+        raise malformed(
+            "sparse-tensor",
+            table.where,
+            expected="dense weights",
+            got="a sparse tensor",
+            then="store the model without sparsity",
+        )
     if table.get(schema.TENSOR, "external_buffer"):
-        raise _error(table, "its data in this file", "an external buffer", "external-buffer", "write one file")
+        raise malformed(
+            "external-buffer",
+            table.where,
+            expected="its data in this file",
+            got="an external buffer",
+            then="write one file",
+        )
     data = _read_data(table, dtype, shape, buffers)
     if variable and data is not None:
-        raise _error(table, "a variable without stored values", f"{data.nbytes} bytes", "variable-constant")
+        raise malformed(
+            "variable-constant",
+            table.where,
+            expected="a variable without stored values",
+            got=f"{data.nbytes} bytes",
+        )
     return Tensor(
         index=index,
         name=name,
@@ -70,11 +89,18 @@ def read_tensor(table: Table, index: int, buffers: list[np.ndarray]) -> Tensor:
 def _read_shape(table: Table, dtype: str) -> tuple[int, ...]:
     shape = table.integers(schema.TENSOR, "shape")
     if len(shape) > MAX_RANK:
-        raise _error(table, f"at most {MAX_RANK} dimensions", len(shape), "rank-too-high")
+        raise malformed(
+            "rank-too-high", table.where, expected=f"at most {MAX_RANK} dimensions", got=len(shape)
+        )
     if shape and min(shape) < 0:
-        raise _error(table, "dimensions of at least 0", list(shape), "negative-shape")
+        raise malformed("negative-shape", table.where, expected="dimensions of at least 0", got=list(shape))
     if math.prod(shape) * schema.BITS.get(dtype, 8) > 8 * MAX_TENSOR_BYTES:
-        raise _error(table, f"at most {MAX_TENSOR_BYTES} bytes", f"{dtype} {list(shape)}", "tensor-too-large")
+        raise malformed(
+            "tensor-too-large",
+            table.where,
+            expected=f"at most {MAX_TENSOR_BYTES} bytes",
+            got=f"{dtype} {list(shape)}",
+        )
     return shape
 
 
@@ -84,16 +110,23 @@ def _read_signature(table: Table, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
     fits = len(signature) == len(shape) and all(s in (-1, n) for s, n in zip(signature, shape))
     if not fits:
-        raise _error(
-            table, f"a shape signature that is {list(shape)} or −1", list(signature[:16]), "signature-mismatch"
+        raise malformed(
+            "signature-mismatch",
+            table.where,
+            expected=f"a shape signature that is {list(shape)} or −1",
+            got=list(signature[:16]),
         )
     return signature
 
 
-def _read_data(table: Table, dtype: str, shape: tuple[int, ...], buffers: list[np.ndarray]) -> np.ndarray | None:
+def _read_data(
+    table: Table, dtype: str, shape: tuple[int, ...], buffers: list[np.ndarray]
+) -> np.ndarray | None:
     number = table.get(schema.TENSOR, "buffer")
     if number >= max(len(buffers), 1):
-        raise _error(table, f"a buffer below {len(buffers)}", number, "buffer-out-of-range")
+        raise malformed(
+            "buffer-out-of-range", table.where, expected=f"a buffer below {len(buffers)}", got=number
+        )
     raw = buffers[number] if number else _NOTHING  # buffer 0 is the empty one by convention
     if raw.size == 0:
         return None
@@ -101,8 +134,11 @@ def _read_data(table: Table, dtype: str, shape: tuple[int, ...], buffers: list[n
         return raw
     needed = (math.prod(shape) * schema.BITS[dtype] + 7) // 8
     if raw.size != needed:
-        raise _error(
-            table, f"{needed} bytes for {dtype} {list(shape)}", f"a buffer of {raw.size}", "buffer-size-mismatch"
+        raise malformed(
+            "buffer-size-mismatch",
+            table.where,
+            expected=f"{needed} bytes for {dtype} {list(shape)}",
+            got=f"a buffer of {raw.size}",
         )
     if schema.BITS[dtype] < 8 or dtype.startswith(("bfloat", "float8")):
         return raw  # NumPy has no such type: the packed bytes as stored
@@ -117,10 +153,13 @@ def _read_quantization(table: Table, dtype: str, shape: tuple[int, ...]) -> Quan
     if entry is None:
         return None
     if entry.get(schema.QUANTIZATION, "details_type"):
-        raise _error(
-            table, "affine quantisation", "custom or block-wise parameters", "unsupported-quantization",
-            "convert with per-tensor or per-channel quantisation",
-        )  # fmt: skip
+        raise malformed(
+            "unsupported-quantization",
+            table.where,
+            expected="affine quantisation",
+            got="custom or block-wise parameters",
+            then="convert with per-tensor or per-channel quantisation",
+        )
     scale = entry.array(schema.QUANTIZATION, "scale")
     zero_point = entry.array(schema.QUANTIZATION, "zero_point")
     axis = entry.get(schema.QUANTIZATION, "quantized_dimension")
@@ -129,24 +168,38 @@ def _read_quantization(table: Table, dtype: str, shape: tuple[int, ...]) -> Quan
     _check_scale(table, scale)
     _check_zero_point(table, dtype, zero_point)
     if zero_point.size != scale.size:
-        raise _error(table, f"{scale.size} zero points", zero_point.size, "quantization-length-mismatch")
+        raise malformed(
+            "quantization-length-mismatch",
+            table.where,
+            expected=f"{scale.size} zero points",
+            got=zero_point.size,
+        )
     if axis < 0 or (shape and axis >= len(shape)):
-        raise _error(
-            table, f"a quantised dimension of {list(shape)}", axis, "quantized-dimension-out-of-range"
+        raise malformed(
+            "quantized-dimension-out-of-range",
+            table.where,
+            expected=f"a quantised dimension of {list(shape)}",
+            got=axis,
         )
     if scale.size > 1 and (not shape or scale.size != shape[axis]):
-        raise _error(
-            table, f"1 scale or one for each slice of dimension {axis} of {list(shape)}", scale.size,
+        raise malformed(
             "quantization-length-mismatch",
-        )  # fmt: skip
+            table.where,
+            expected=f"1 scale or one for each slice of dimension {axis} of {list(shape)}",
+            got=scale.size,
+        )
     return Quantization(scale=scale, zero_point=zero_point, axis=axis)
 
 
 def _check_scale(table: Table, scale: np.ndarray) -> None:
     if not np.isfinite(scale).all():
-        raise _error(table, "finite scales", scale[~np.isfinite(scale)][0], "scale-not-finite")
+        raise malformed(
+            "scale-not-finite", table.where, expected="finite scales", got=scale[~np.isfinite(scale)][0]
+        )
     if not (scale > 0).all():
-        raise _error(table, "scales above 0", scale[~(scale > 0)][0], "scale-not-positive")
+        raise malformed(
+            "scale-not-positive", table.where, expected="scales above 0", got=scale[~(scale > 0)][0]
+        )
 
 
 def _check_zero_point(table: Table, dtype: str, zero_point: np.ndarray) -> None:
@@ -155,8 +208,9 @@ def _check_zero_point(table: Table, dtype: str, zero_point: np.ndarray) -> None:
     lowest, highest = schema.INTEGER_RANGES[dtype]
     worst = [int(v) for v in (zero_point.min(), zero_point.max()) if not lowest <= int(v) <= highest]
     if worst:
-        raise _error(table, f"{dtype} zero points, {lowest} to {highest}", worst[0], "zero-point-out-of-range")
-
-
-def _error(table: Table, expected: str, got: object, code: str, then: str = "") -> FormatError:
-    return FormatError(f"{table.where}: expected {expected}, got {got}: {then or 'the file is damaged'}", code=code)
+        raise malformed(
+            "zero-point-out-of-range",
+            table.where,
+            expected=f"{dtype} zero points, {lowest} to {highest}",
+            got=worst[0],
+        )

@@ -1,12 +1,13 @@
 """Bytes of a .tflite file -> Graph: the product's one reader, for bytes that nobody vouches for.
 
-Pure Python and NumPy; no native loader sees the file. Weights are read-only views of ``data``. Everything a native
-reader would follow is checked: every offset (``flatbuffer``), every index, the size of every constant, quantisation
-(``tensors``), and that each tensor is produced once and before it is used (``wiring``). The schema has no recursive
-part and the bytes walked are counted, so time and memory are proportional to the file.
+Pure Python and NumPy; no native loader sees the file. Weights are read-only views of ``data``. Everything a
+native reader would follow is checked: every offset (``flatbuffer``), every index, the size of every
+constant, quantisation (``tensors``), and that each tensor is produced once and before it is used
+(``wiring``). The schema has no recursive part and the bytes walked are counted, so time and memory are
+proportional to the file.
 
-A file may hold several subgraphs; all are checked, the first (the one runtimes call) is returned. Anything behind the
-FlatBuffer is left alone: TFLite Metadata appends a zip of label files there.
+A file may hold several subgraphs; all are checked, the first (the one runtimes call) is returned. Anything
+behind the FlatBuffer is left alone: TFLite Metadata appends a zip of label files there.
 
 One FormatError code for each malformation; ``tests/attacks`` holds a file for each:
 
@@ -17,8 +18,8 @@ One FormatError code for each malformation; ``tests/attacks`` holds a file for e
   signature-out-of-range subgraph-out-of-range``
 * tensors (``tensors``): ``unknown-type negative-shape rank-too-high tensor-too-large signature-mismatch
   buffer-out-of-range buffer-outside-file buffer-size-mismatch sparse-tensor variable-constant
-  unsupported-quantization scale-not-positive scale-not-finite zero-point-out-of-range quantization-length-mismatch
-  quantized-dimension-out-of-range``
+  unsupported-quantization scale-not-positive scale-not-finite zero-point-out-of-range
+  quantization-length-mismatch quantized-dimension-out-of-range``
 * operators: ``unknown-operator operator-code-conflict operator-code-out-of-range tensor-out-of-range
   operator-inputs operator-outputs missing-input options-mismatch options-missing option-out-of-range
   unknown-option-value custom-without-name``
@@ -34,8 +35,8 @@ from typing import Any
 import numpy as np
 
 from firmware_bridge import schema
-from firmware_bridge.flatbuffer import Source, Table
-from firmware_bridge.graph import FormatError, Graph, Op, Tensor
+from firmware_bridge.flatbuffer import Source, Table, malformed
+from firmware_bridge.graph import Graph, Op, Tensor
 from firmware_bridge.tensors import read_buffers, read_tensor
 from firmware_bridge.wiring import check_wiring
 
@@ -60,14 +61,20 @@ def parse(data: bytes | bytearray | memoryview) -> Graph:
     model = source.root(schema.IDENTIFIER)
     version = model.get(schema.MODEL, "version")
     if version != schema.VERSION:
-        raise FormatError(
-            f"expected schema version {schema.VERSION}, got {version}: convert the model with a current TensorFlow",
-            code="unknown-version",
+        raise malformed(
+            "unknown-version",
+            "the file",
+            expected=f"schema version {schema.VERSION}",
+            got=version,
+            then="convert the model with a current TensorFlow",
         )
     if model.get(schema.MODEL, "external_buffers"):
-        raise FormatError(
-            "expected all weights in this file, got external buffers: write the model as one file",
-            code="external-buffer",
+        raise malformed(
+            "external-buffer",
+            "the file",
+            expected="all weights in this file",
+            got="external buffers",
+            then="write the model as one file",
         )
     codes = [_read_code(table) for table in model.get(schema.MODEL, "operator_codes")]
     buffers = read_buffers(model)
@@ -86,31 +93,35 @@ def _read_code(table: Table) -> tuple[str, str]:
     old = table.get(schema.OPERATOR_CODE, "deprecated_builtin_code")
     new = table.get(schema.OPERATOR_CODE, "builtin_code")
     custom = table.get(schema.OPERATOR_CODE, "custom_code")
-    # Files before schema 3a have only the byte-sized code; later ones have both, the old one saturating at 127.
+    # Schema 3 had only the byte-sized code; since 3a files have both, the old one saturating at 127.
     if old and new and old != min(new, 127):
-        raise FormatError(
-            f"{table.where}: expected both operator codes to agree, got {old} and {new}: the file is damaged",
-            code="operator-code-conflict",
+        raise malformed(
+            "operator-code-conflict",
+            table.where,
+            expected="both operator codes to agree",
+            got=f"{old} and {new}",
         )
     code = max(old, new)
     if old < 0 or not 0 <= code < len(schema.OPERATORS):
-        raise FormatError(
-            f"{table.where}: expected a builtin operator (0 to {len(schema.OPERATORS) - 1}), got {min(old, code)} / "
-            f"{code}: the file is damaged or newer than this reader",
-            code="unknown-operator",
+        raise malformed(
+            "unknown-operator",
+            table.where,
+            expected=f"a builtin operator (0 to {len(schema.OPERATORS) - 1})",
+            got=f"{min(old, code)} / {code}",
+            then="the file is damaged or newer than this reader",
         )
     name = schema.OPERATORS[code]
     if name == "CUSTOM" and not custom:
-        raise FormatError(
-            f"{table.where}: expected the name of the custom operator, got none: the file is damaged",
-            code="custom-without-name",
+        raise malformed(
+            "custom-without-name", table.where, expected="the name of the custom operator", got="none"
         )
     return name, custom or ""
 
 
 def _read_subgraph(table: Table, codes: list[tuple[str, str]], buffers: list[np.ndarray]) -> Graph:
     tensors = tuple(
-        read_tensor(entry, index, buffers) for index, entry in enumerate(table.get(schema.SUBGRAPH, "tensors"))
+        read_tensor(entry, index, buffers)
+        for index, entry in enumerate(table.get(schema.SUBGRAPH, "tensors"))
     )
     ops = tuple(
         _read_op(entry, index, codes, tensors)
@@ -130,12 +141,14 @@ def _read_subgraph(table: Table, codes: list[tuple[str, str]], buffers: list[np.
 def _read_op(table: Table, index: int, codes: list[tuple[str, str]], tensors: tuple[Tensor, ...]) -> Op:
     number = table.get(schema.OPERATOR, "opcode_index")
     if number >= len(codes):
-        raise FormatError(
-            f"{table.where}: expected an operator code below {len(codes)}, got {number}: the file is damaged",
-            code="operator-code-out-of-range",
+        raise malformed(
+            "operator-code-out-of-range",
+            table.where,
+            expected=f"an operator code below {len(codes)}",
+            got=number,
         )
     name, custom = codes[number]
-    table.where = f"{table.where} ({custom or name})"
+    table.where = f"{table.where} ({repr(custom)[:80] if custom else name})"
     inputs = _indices(table, schema.OPERATOR, "inputs", tensors, optional=True)
     outputs = _indices(table, schema.OPERATOR, "outputs", tensors, optional=False)
     _indices(table, schema.OPERATOR, "intermediates", tensors, optional=True)
@@ -155,10 +168,11 @@ def _indices(
     lowest = -1 if optional else 0
     for value in found:
         if not lowest <= value < len(tensors):
-            raise FormatError(
-                f"{table.where}: expected {field} between {lowest} and {len(tensors) - 1}, got {value}: "
-                "the file is damaged",
-                code="tensor-out-of-range",
+            raise malformed(
+                "tensor-out-of-range",
+                table.where,
+                expected=f"{field} between {lowest} and {len(tensors) - 1}",
+                got=value,
             )
     return found
 
@@ -167,23 +181,22 @@ def _check_arity(
     where: str, signature: schema.Signature, inputs: tuple[int, ...], outputs: tuple[int, ...]
 ) -> None:
     if not signature.required <= len(inputs) <= signature.inputs:
-        raise FormatError(
-            f"{where}: expected {signature.required} to {signature.inputs} inputs, got {len(inputs)}: "
-            "the file is damaged",
-            code="operator-inputs",
+        raise malformed(
+            "operator-inputs",
+            where,
+            expected=f"{signature.required} to {signature.inputs} inputs",
+            got=len(inputs),
         )
     if -1 in inputs[: signature.required]:
-        raise FormatError(
-            f"{where}: expected its first {signature.required} inputs, got input {inputs.index(-1)} left out: "
-            "the file is damaged",
-            code="missing-input",
+        raise malformed(
+            "missing-input",
+            where,
+            expected=f"its first {signature.required} inputs",
+            got=f"input {inputs.index(-1)} left out",
         )
     many = signature.outputs == schema.MANY
     if not many and len(outputs) != signature.outputs:
-        raise FormatError(
-            f"{where}: expected {signature.outputs} outputs, got {len(outputs)}: the file is damaged",
-            code="operator-outputs",
-        )
+        raise malformed("operator-outputs", where, expected=f"{signature.outputs} outputs", got=len(outputs))
 
 
 def _read_options(table: Table, name: str) -> dict[str, Any]:
@@ -194,15 +207,12 @@ def _read_options(table: Table, name: str) -> dict[str, Any]:
         return {}
     got = schema.OPTION_TABLES[number] if number < len(schema.OPTION_TABLES) else f"number {number}"
     if got not in ("NONE", expected):
-        raise FormatError(
-            f"{table.where}: expected {expected}, got {got}: the file is damaged", code="options-mismatch"
-        )
+        raise malformed("options-mismatch", table.where, expected=expected, got=got)
     layout = schema.OPTIONS[expected]
     if value is None or got == "NONE":
         if name in schema.STRIDED:
-            raise FormatError(
-                f"{table.where}: expected {expected} with the strides, got none: the file is damaged",
-                code="options-missing",
+            raise malformed(
+                "options-missing", table.where, expected=f"{expected} with the strides", got="none"
             )
         return {field: _default(entry) for field, entry in layout.items()}
     options = {
@@ -223,22 +233,19 @@ def _check_options(where: str, name: str, options: dict[str, Any]) -> None:
     for field, value in options.items():
         positive = name in schema.STRIDED and field.startswith(("stride", "dilation", "filter"))
         if positive and not 1 <= value <= 65_536:
-            raise FormatError(
-                f"{where}: expected {field} between 1 and 65536, got {value}: the file is damaged",
-                code="option-out-of-range",
-            )
+            raise malformed("option-out-of-range", where, expected=f"{field} between 1 and 65536", got=value)
         if isinstance(value, float) and not np.isfinite(value):
-            raise FormatError(
-                f"{where}: expected a finite {field}, got {value}: the file is damaged", code="option-out-of-range"
-            )
+            raise malformed("option-out-of-range", where, expected=f"a finite {field}", got=value)
 
 
 def _check_main(graphs: list[Graph]) -> None:
     if not graphs:
-        raise FormatError("expected a subgraph, got none: the file holds no model", code="no-subgraph")
+        raise malformed(
+            "no-subgraph", "the file", expected="a subgraph", got="none", then="the file holds no model"
+        )
     for what, found in (("input", graphs[0].inputs), ("output", graphs[0].outputs)):
         if not found:
-            raise FormatError(f"expected a model with an {what}, got none: the file is damaged", code=f"no-{what}")
+            raise malformed(f"no-{what}", "the file", expected=f"a model with an {what}", got="none")
 
 
 def _check_calls(graphs: list[Graph]) -> None:
@@ -246,10 +253,11 @@ def _check_calls(graphs: list[Graph]) -> None:
         for op in graph.ops:
             for field in _CALLED:
                 if not 0 <= op.options.get(field, 0) < len(graphs):
-                    raise FormatError(
-                        f"operator {op.index} ({op.name}): expected {field} below {len(graphs)}, got "
-                        f"{op.options[field]}: the file is damaged",
-                        code="subgraph-out-of-range",
+                    raise malformed(
+                        "subgraph-out-of-range",
+                        f"operator {op.index} ({op.name})",
+                        expected=f"{field} below {len(graphs)}",
+                        got=op.options[field],
                     )
 
 
@@ -258,14 +266,18 @@ def _check_signatures(model: Table, graphs: list[Graph]) -> None:
         table.get(schema.SIGNATURE_DEF, "signature_key")
         number = table.get(schema.SIGNATURE_DEF, "subgraph_index")
         tensors = len(graphs[number].tensors) if number < len(graphs) else 0
-        for entry in (*table.get(schema.SIGNATURE_DEF, "inputs"), *table.get(schema.SIGNATURE_DEF, "outputs")):
+        for entry in (
+            *table.get(schema.SIGNATURE_DEF, "inputs"),
+            *table.get(schema.SIGNATURE_DEF, "outputs"),
+        ):
             entry.get(schema.TENSOR_MAP, "name")
             index = entry.get(schema.TENSOR_MAP, "tensor_index")
             if index >= tensors:
-                raise FormatError(
-                    f"{entry.where}: expected a tensor below {tensors} of subgraph {number}, got {index}: "
-                    "the file is damaged",
-                    code="signature-out-of-range",
+                raise malformed(
+                    "signature-out-of-range",
+                    entry.where,
+                    expected=f"a tensor below {tensors} of subgraph {number}",
+                    got=index,
                 )
 
 
@@ -274,9 +286,11 @@ def _read_metadata(model: Table, buffers: list[np.ndarray], source: Source) -> d
     for table in model.get(schema.MODEL, "metadata"):
         index = table.get(schema.METADATA, "buffer")
         if index >= len(buffers):
-            raise FormatError(
-                f"{table.where}: expected a buffer below {len(buffers)}, got {index}: the file is damaged",
-                code="metadata-buffer-out-of-range",
+            raise malformed(
+                "metadata-buffer-out-of-range",
+                table.where,
+                expected=f"a buffer below {len(buffers)}",
+                got=index,
             )
         source.charge(buffers[index].nbytes, table.where)
         found[table.get(schema.METADATA, "name") or ""] = buffers[index].tobytes()
