@@ -80,7 +80,7 @@ def write_bundle(
             for name, (_, data) in contents.items():
                 (folder / name).write_bytes(data)
             (folder / MANIFEST).write_text(manifest.dumps(), encoding="utf-8")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
     return Bundle(path=path, manifest=manifest, model=bytes(model))
 
@@ -253,7 +253,8 @@ def _unreadable(path: Path, error: Exception) -> BundleError:
     )
 
 
-def _unwritable(path: Path, error: OSError) -> BundleError:
+def _unwritable(path: Path, error: Exception) -> BundleError:
     return BundleError(
-        f"{path}: cannot be written: {error.strerror or error}; nothing was changed", code="bundle-write"
+        f"{path}: cannot be written: {error.args[-1] if error.args else error}; nothing was changed",
+        code="bundle-write",
     )
