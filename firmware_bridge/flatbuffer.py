@@ -31,7 +31,12 @@ _SCALARS = {
     kind: struct.Struct(f"<{letter}")
     for kind, letter in zip("bool i8 u8 i16 u16 i32 u32 i64 u64 f32 f64".split(), "BbBhHiIqQfd")
 }
-_ITEMS = {"u8": np.dtype("u1"), "i32": np.dtype("<i4"), "i64": np.dtype("<i8"), "f32": np.dtype("<f4")}
+_ITEMS: dict[str, np.dtype] = {
+    "u8": np.dtype("u1"),
+    "i32": np.dtype("<i4"),
+    "i64": np.dtype("<i8"),
+    "f32": np.dtype("<f4"),
+}
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 Pure Python and NumPy; no native loader sees the file. Weights are read-only views of ``data``. Everything a
 native reader would follow is checked: every offset (``flatbuffer``), every index, the size of every
 constant, quantisation (``tensors``), and that each tensor is produced once and before it is used
-(``wiring``). The schema has no recursive part and the bytes walked are counted, so time and memory are
-proportional to the file.
+(``wiring``) and has the shape its operator gives it (``geometry``). The schema has no recursive part and
+the bytes walked are counted, so time and memory are proportional to the file.
 
 A file may hold several subgraphs; all are checked, the first (the one runtimes call) is returned. Anything
 behind the FlatBuffer is left alone: TFLite Metadata appends a zip of label files there.
@@ -25,6 +25,7 @@ One FormatError code for each malformation; ``tests/attacks`` holds a file for e
   unknown-option-value custom-without-name``
 * order (``wiring``): ``used-before-produced produced-twice writes-to-constant writes-to-input duplicate-input
   output-not-produced``
+* shapes (``geometry``): ``shape-mismatch``
 """
 
 from __future__ import annotations
@@ -36,26 +37,27 @@ import numpy as np
 
 from firmware_bridge import schema
 from firmware_bridge.flatbuffer import Source, Table, malformed
+from firmware_bridge.geometry import check_geometry
 from firmware_bridge.graph import Graph, Op, Tensor
 from firmware_bridge.tensors import read_buffers, read_tensor
 from firmware_bridge.wiring import check_wiring
 
-_CALLED = ("init_subgraph_index", "then_subgraph_index", "else_subgraph_index", "cond_subgraph_index",
-           "body_subgraph_index")  # fmt: skip
+_CALLED = tuple(f"{role}_subgraph_index" for role in ("init", "then", "else", "cond", "body"))
 
 
 def parse(data: bytes | bytearray | memoryview) -> Graph:
     """Return the main subgraph of a .tflite file.
 
-    ``data`` is the whole file. Constants of the result are read-only views of it (keep ``data`` unchanged).
-    Raises FormatError with one of the codes above and a one-line message; nothing else.
+        ``data`` is the whole file. Constants of the result are read-only views of it (keep ``data``
+        unchanged). Raises FormatError with one of the codes above and a one-line message; nothing else.
 
-    >>> from firmware_bridge.graph import FormatError
-    >>> try:
-    ...     parse(b"not a model")
-    ... except FormatError as error:
-    ...     print(error.code)
-    truncated
+        >>> from firmware_bridge.geometry import check_geometry
+    from firmware_bridge.graph import FormatError
+        >>> try:
+        ...     parse(b"not a model")
+        ... except FormatError as error:
+        ...     print(error.code)
+        truncated
     """
     source = Source(data)
     model = source.root(schema.IDENTIFIER)
@@ -135,6 +137,7 @@ def _read_subgraph(table: Table, codes: list[tuple[str, str]], buffers: list[np.
         outputs=_indices(table, schema.SUBGRAPH, "outputs", tensors, optional=False),
     )
     check_wiring(graph, table.where)
+    check_geometry(graph, table.where)
     return graph
 
 
