@@ -25,7 +25,7 @@ class _Mismatch(Exception):
 
 
 def check_geometry(graph: Graph, where: str) -> None:
-    """Raise FormatError ``shape-mismatch`` for the first operator whose output does not follow from its inputs."""
+    """Raise FormatError ``shape-mismatch`` for the first output that its operator cannot give."""
     for op in graph.ops:
         rule = _RULES.get(op.name)
         if rule is None or any(_free(graph, index) for index in (*op.inputs, *op.outputs)):

@@ -48,16 +48,15 @@ _CALLED = tuple(f"{role}_subgraph_index" for role in ("init", "then", "else", "c
 def parse(data: bytes | bytearray | memoryview) -> Graph:
     """Return the main subgraph of a .tflite file.
 
-        ``data`` is the whole file. Constants of the result are read-only views of it (keep ``data``
-        unchanged). Raises FormatError with one of the codes above and a one-line message; nothing else.
+    ``data`` is the whole file. Constants of the result are read-only views of it (keep ``data`` unchanged).
+    Raises FormatError with one of the codes above and a one-line message; nothing else.
 
-        >>> from firmware_bridge.geometry import check_geometry
-    from firmware_bridge.graph import FormatError
-        >>> try:
-        ...     parse(b"not a model")
-        ... except FormatError as error:
-        ...     print(error.code)
-        truncated
+    >>> from firmware_bridge.graph import FormatError
+    >>> try:
+    ...     parse(b"not a model")
+    ... except FormatError as error:
+    ...     print(error.code)
+    truncated
     """
     source = Source(data)
     model = source.root(schema.IDENTIFIER)
