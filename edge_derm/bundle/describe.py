@@ -21,7 +21,8 @@ def describe_model(tflite: bytes, *, labels: Sequence[str] | None = None) -> Man
     pixel/128 − 1.
 
     Args:
-        labels: one per score; by default the file's own, else ``class0``, ``class1``, ….
+        labels: one per score; by default the file's own, else ``class0``, ``class1``, …. A repeated label (ImageNet
+            has two cranes) is numbered: ``crane``, ``crane (2)``.
 
     Raises:
         BundleError: ``model-…``, ``metadata-broken``, ``model-interface`` (not one square RGB image to one
@@ -42,12 +43,23 @@ def describe_model(tflite: bytes, *, labels: Sequence[str] | None = None) -> Man
         )
     mean, std = _normalisation(pixels, embedded)
     return Manifest(
-        labels=named,
+        labels=_numbered(named),
         input=Input(size_px=pixels.shape[1], dtype=pixels.dtype, mean=mean, std=std),
         output=Output(dtype=scores.dtype, activation=_activation(graph)),
         recipe="adopted",
         io=pixels.dtype,
     )
+
+
+def _numbered(labels: Sequence[str]) -> tuple[str, ...]:
+    numbered: list[str] = []
+    for label in labels:
+        again, count = label, 1
+        while again in numbered:
+            count += 1
+            again = f"{label} ({count})"
+        numbered.append(again)
+    return tuple(numbered)
 
 
 def _edge(graph: Graph) -> tuple[Tensor, Tensor]:

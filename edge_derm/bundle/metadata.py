@@ -25,6 +25,10 @@ ENTRY = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
 _LIMIT = 4 * 1024 * 1024
 
+# What struct, zipfile and their kin raise on hostile bytes (ValueError covers text, RuntimeError encryption).
+_UNREADABLE = (struct.error, zlib.error, zipfile.BadZipFile, LookupError, ValueError, TypeError, OverflowError,
+               EOFError, RuntimeError)  # fmt: skip
+
 # Field and union numbers of metadata_schema.fbs.
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES, _NORMALIZATION, _AXIS_LABELS, _RGB = 2, 1, 1, 2, 1
 
@@ -64,7 +68,7 @@ def embed_metadata(
             raise BundleError(f"label {ascii(label)}: expected one non-empty line", code="metadata-labels")
     wanted = Embedded(tuple(labels), _float32(mean), _float32(std))
     check_model(tflite)
-    if read_metadata(tflite) == wanted:
+    if _carries(tflite, wanted):
         return tflite
     bare = _without_archive(tflite)
     check_model(bare)
@@ -86,23 +90,18 @@ def read_metadata(tflite: bytes) -> Embedded:
         return Embedded(None, None, None)
     try:
         return _read(bytes(data), tflite)
-    except (
-        struct.error,
-        IndexError,
-        ValueError,
-        TypeError,
-        OverflowError,
-        KeyError,
-        EOFError,
-        RuntimeError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except _UNREADABLE as error:
         raise BundleError(
             f"model.tflite: its TFLite Metadata does not read ({type(error).__name__}): embed it again",
             code="metadata-broken",
         ) from None
+
+
+def _carries(tflite: bytes, wanted: Embedded) -> bool:
+    try:
+        return read_metadata(tflite) == wanted
+    except BundleError:
+        return False
 
 
 def _model_metadata(name: str, mean: Sequence[float], std: Sequence[float]) -> bytes:
