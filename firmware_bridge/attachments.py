@@ -139,8 +139,10 @@ def _unpack(data: bytes, name: str, at: int, fields: tuple) -> bytes:
     start = at + _LOCAL.size + sum(_LOCAL.unpack_from(data, at)[9:11])
     raw = data[start : start + packed]
     content = raw if method == 0 else _inflate(raw, size, name)
-    if len(raw) != packed or len(content) != size or zlib.crc32(content) != crc:
-        raise _malformed(f"{size} bytes with CRC {crc:#010x} in {name[:80]!r}", f"{len(content)} others")
+    if len(raw) != packed or len(content) != size:
+        raise _malformed(f"{size} bytes in {name[:80]!r}", f"{len(content)}")
+    if zlib.crc32(content) != crc:
+        raise _malformed(f"CRC {crc:#010x} of {name[:80]!r}", f"{zlib.crc32(content):#010x}")
     return content
 
 

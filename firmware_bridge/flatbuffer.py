@@ -260,7 +260,8 @@ class Table:
                 then="the file is crafted or damaged",
             )
         self.source.charge(4 * count, where)
-        source, entry = self.source, f"{name} " if self.where == "the root" else f"{self.where}, {name} "
+        source, one = self.source, name.removesuffix("s").replace("_", " ")
+        entry = f"{one} " if self.where == "the root" else f"{self.where}, {one} "
         return [
             source.table_at(source.follow(start + 4 * i, f"{entry}{i}"), f"{entry}{i}") for i in range(count)
         ]
