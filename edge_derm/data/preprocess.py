@@ -1,0 +1,111 @@
+"""Pixels in, pixels out: the one geometry that training, calibration, prediction, camera and firmware share.
+
+Integer arithmetic throughout, so that the bytes are the same on x86, on arm64 and in C:
+
+1. **Crop** to the centred square of side ``s = min(height, width)``; the first row is ``(height − s) // 2``, the first
+   column ``(width − s) // 2``.
+2. **Halve** while the side is at least twice the wanted size: an odd side first loses its last row and column, then
+   each 2 × 2 block becomes ``(a + b + c + d + 2) >> 2``. This is an anti-aliasing box filter.
+3. **Resize** to ``size_px`` with OpenCV's ``INTER_LINEAR_EXACT`` (fixed point, half-pixel centres); it also enlarges.
+
+The model then computes on ``pixel / 128 − 1``; that lives in the model's input quantisation, not here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+import cv2
+import numpy as np
+
+from edge_derm.errors import DataError
+
+PREPROCESSING: Mapping[str, Any] = {
+    "version": 1,
+    "crop": "centre-square",
+    "reduce": "halve-2x2-box",
+    "resize": "linear-exact",
+}
+
+
+def preprocess(image: np.ndarray, size_px: int, *, order: str = "rgb") -> np.ndarray:
+    """The model's pixels for one image.
+
+    Args:
+        image: uint8 [H, W, 3].
+        size_px: side of the square wanted, at least 1.
+        order: ``rgb`` or ``bgr``, the channel order of ``image``.
+
+    Returns:
+        uint8 [size_px, size_px, 3], RGB, contiguous.
+
+    Raises:
+        DataError: ``image-shape``, ``image-order``.
+
+    Example:
+        >>> preprocess(np.full((480, 640, 3), 7, np.uint8), 128).shape
+        (128, 128, 3)
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise DataError(f"image: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}", code="image-shape")
+    if order not in ("rgb", "bgr"):
+        raise DataError(f"order: expected rgb or bgr, got {order!r}", code="image-order")
+    pixels = _crop(image)
+    while pixels.shape[0] >= 2 * size_px:
+        pixels = _halve(pixels)
+    if pixels.shape[0] != size_px:
+        pixels = cv2.resize(pixels, (size_px, size_px), interpolation=cv2.INTER_LINEAR_EXACT)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if order == "bgr" else np.ascontiguousarray(pixels)
+
+
+def _crop(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def _halve(pixels: np.ndarray) -> np.ndarray:
+    # For a factor of exactly two INTER_AREA is the rounded mean of four, in integers; a test holds it to that.
+    side = pixels.shape[0] // 2
+    return cv2.resize(pixels[: 2 * side, : 2 * side], (side, side), interpolation=cv2.INTER_AREA)
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """An image file as uint8 RGB [H, W, 3]: EXIF orientation applied, grey repeated, alpha dropped, 16 bits to 8.
+
+    Raises:
+        DataError: ``image-missing``, ``image-unreadable``, ``image-broken`` (not an image OpenCV can decode whole).
+    """
+    path = Path(path)
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: expected an image, found no such file", code="image-missing") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}", code="image-unreadable") from error
+    image = decode(data)
+    if image is None:
+        raise DataError(
+            f"{path}: expected a JPEG, PNG, BMP, TIFF or WebP image, got {data.size} bytes that do not decode: "
+            "replace or remove the file",
+            code="image-broken",
+        )
+    return image
+
+
+def decode(data: np.ndarray) -> np.ndarray | None:
+    """Encoded bytes (uint8 [N]) → uint8 RGB [H, W, 3], or None where they are not a whole image."""
+    if data.size == 0 or _truncated_jpeg(data):
+        return None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _truncated_jpeg(data: np.ndarray) -> bool:
+    # OpenCV fills what is missing of a cut JPEG with grey and says nothing; a whole one has an end-of-image marker.
+    return data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:].tobytes()
