@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edge_derm import files
+from pictures import varied_images
 
 HERE = Path(__file__).parent
 LABELS = ("akiec", "bcc", "mel", "nv")
@@ -26,7 +27,8 @@ def tiny_models(pytestconfig: pytest.Config) -> Mapping[str, bytes]:
         version = importlib.metadata.version("tensorflow")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("TensorFlow is not installed: the tiny models of most tests cannot be made")
-    key = hashlib.sha256(script.read_bytes() + version.encode()).hexdigest()[:16]
+    sources = script.read_bytes() + (HERE / "pictures.py").read_bytes()
+    key = hashlib.sha256(sources + version.encode()).hexdigest()[:16]
     folder = pytestconfig.cache.mkdir("tiny_models") / key
     if not folder.is_dir():
         with files.replace_folder(folder) as fresh:
@@ -55,15 +57,10 @@ def tiny_float(tiny_models: Mapping[str, bytes]) -> bytes:
 
 @pytest.fixture
 def tiny_images() -> np.ndarray:
-    """uint8 [12, 32, 32, 3]: noise, gradients, black and white."""
-    rng = np.random.default_rng(11)
-    ramp = np.linspace(0, 255, 32, dtype=np.uint8)
-    smooth = [np.broadcast_to(ramp[:, None, None] // step, (32, 32, 3)) for step in (1, 2, 5)]
-    noise = [
-        np.clip(rng.normal(centre, 60, (32, 32, 3)), 0, 255) for centre in (20, 80, 128, 160, 200, 240, 250)
-    ]
-    flat = [np.full((32, 32, 3), value) for value in (0, 255)]
-    return np.stack([*noise, *smooth, *flat]).astype(np.uint8)
+    """uint8 [12, 32, 32, 3]: ten blobs, a black and a white image."""
+    flat = np.zeros((2, 32, 32, 3), np.uint8)
+    flat[1] = 255
+    return np.concatenate([varied_images(10), flat])
 
 
 @pytest.fixture

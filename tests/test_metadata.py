@@ -23,6 +23,7 @@ from edge_derm.bundle.graft import add_metadata
 from edge_derm.errors import BundleError
 from edge_derm.runtime import Classifier
 from firmware_bridge import tflite
+from pictures import varied_images
 
 LABELS = ("akiec", "bcc", "mel", "nävus")
 RECIPES = ("int8", "uint8", "int16", "float32")
@@ -207,17 +208,3 @@ def test_mediapipe_gives_our_labels(
     clear = ranked[:, -1] > ranked[:, -2]  # a tie may be broken either way
     assert clear.sum() >= 50 and len(set(ours.argmax(axis=1)[clear])) >= 2
     np.testing.assert_array_equal(scores.argmax(axis=1)[clear], ours.argmax(axis=1)[clear])
-
-
-def varied_images(count: int) -> np.ndarray:
-    """uint8 [count, 32, 32, 3] of plain colours with noise and a blob: enough to reach several classes."""
-    rng = np.random.default_rng(2)
-    y, x = np.mgrid[:32, :32]
-    images = []
-    for _ in range(count):
-        ground, spot = rng.integers(0, 256, 3), rng.integers(0, 256, 3)
-        inside = ((y - rng.integers(8, 24)) ** 2 + (x - rng.integers(8, 24)) ** 2 < rng.integers(9, 144))[
-            ..., None
-        ]
-        images.append(np.where(inside, spot, ground) + rng.normal(0, rng.uniform(0, 40), (32, 32, 3)))
-    return np.clip(images, 0, 255).astype(np.uint8)

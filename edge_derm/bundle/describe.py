@@ -52,13 +52,13 @@ def describe_model(tflite: bytes, *, labels: Sequence[str] | None = None) -> Man
 
 
 def _numbered(labels: Sequence[str]) -> tuple[str, ...]:
-    numbered: list[str] = []
+    numbered: dict[str, None] = {}
     for label in labels:
         again, count = label, 1
         while again in numbered:
             count += 1
             again = f"{label} ({count})"
-        numbered.append(again)
+        numbered[again] = None
     return tuple(numbered)
 
 

@@ -158,10 +158,10 @@ class Classifier:
         Raises:
             DataError: an image is not what ``preprocess`` takes.
         """
-        from edge_derm.data import preprocess  # OpenCV: not needed, and not loaded, by those who predict only
-
         if not len(images):
             return []
+        from edge_derm.data import preprocess  # OpenCV: not needed, and not loaded, by those who predict only
+
         pixels = np.stack([preprocess(image, self.size_px) for image in images])
         return self.decide(self.predict(pixels))
 

@@ -1,0 +1,19 @@
+"""Small seeded pictures for the tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def varied_images(count: int, *, seed: int = 2) -> np.ndarray:
+    """uint8 [count, 32, 32, 3] of plain colours with noise and a blob: enough to reach several classes."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:32, :32]
+    images = []
+    for _ in range(count):
+        ground, spot = rng.integers(0, 256, 3), rng.integers(0, 256, 3)
+        inside = ((y - rng.integers(8, 24)) ** 2 + (x - rng.integers(8, 24)) ** 2 < rng.integers(9, 144))[
+            ..., None
+        ]
+        images.append(np.where(inside, spot, ground) + rng.normal(0, rng.uniform(0, 40), (32, 32, 3)))
+    return np.clip(images, 0, 255).astype(np.uint8)
