@@ -160,6 +160,8 @@ def _read_quantization(table: Table, dtype: str, shape: tuple[int, ...]) -> Quan
             got="custom or block-wise parameters",
             then="convert with per-tensor or per-channel quantisation",
         )
+    entry.get(schema.QUANTIZATION, "min")
+    entry.get(schema.QUANTIZATION, "max")
     scale = entry.array(schema.QUANTIZATION, "scale")
     zero_point = entry.array(schema.QUANTIZATION, "zero_point")
     axis = entry.get(schema.QUANTIZATION, "quantized_dimension")
