@@ -12,7 +12,6 @@ import click
 import numpy as np
 
 from .. import files
-from ..data import Dataset, open_dataset, split
 
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write the result as one JSON document (- = standard output).")
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
@@ -59,41 +58,6 @@ def say(text: str) -> None:
     """Progress, on stderr and only at a terminal."""
     if sys.stderr.isatty():
         click.echo(text, err=True)
-
-
-def warn_of_problems(dataset: Dataset) -> None:
-    """Name and count what was wrong with the data: it is reported, never silently dropped."""
-    kinds: dict[str, list[str]] = {}
-    for problem in dataset.problems:
-        kinds.setdefault(problem.kind, []).append(str(problem.where))
-    for kind, places in kinds.items():
-        click.echo(f"edge-derm: warning: {kind}: {len(places)} ({', '.join(places[:3])}{', …' if len(places) > 3 else ''})", err=True)
-
-
-def open_data(spec: str, seed: int = 0) -> Dataset:
-    """Open a data set and report its problems on stderr."""
-    dataset = open_dataset(spec, seed=seed)
-    warn_of_problems(dataset)
-    return dataset
-
-
-def held_out(dataset: Dataset, provenance: dict[str, Any], part: str) -> tuple[np.ndarray, str]:
-    """Indices of the images a model may be judged on, and the name of that part.
-
-    ``auto``: the validation part when this is the data the model was trained on (same digest; the recorded split is
-    made again), the whole data set otherwise.
-    """
-    recorded = provenance.get("split") or {}
-    trained_here = provenance.get("data_digest") == dataset.digest and bool(recorded)
-    if part == "all" or (part == "auto" and not trained_here):
-        return np.arange(len(dataset)), "all"
-    if not trained_here:
-        raise click.UsageError(f"--part {part}: the model was not trained on this data, so it has no such part; use --part all")
-    parts = split(dataset, seed=recorded["seed"], fractions=recorded["fractions"]).parts
-    name = "validation" if part == "auto" else part
-    if name not in parts:
-        raise click.UsageError(f"--part {name}: expected one of all, {', '.join(parts)}")
-    return parts[name], name
 
 
 part_option = click.option(

@@ -39,6 +39,7 @@ class Dataset:
     """Images with labels. ``digest`` depends on pixels' files and labels, not on where they lie or their order."""
 
     name: str
+    spec: str  # what opened it: a path or ``synthetic:N``
     labels: tuple[str, ...]
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...]

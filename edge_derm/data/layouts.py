@@ -49,7 +49,7 @@ def open_dataset(spec: str | Path, *, seed: int = 0) -> Dataset:
         )
     if len(labels) < 2:
         raise DataError(f"{root}: expected at least two classes, got one ({labels[0]})", code="data-one-class")
-    return Dataset(root.name, tuple(labels), tuple(samples), tuple(problems), _digest(labels, samples))
+    return Dataset(root.name, str(spec), tuple(labels), tuple(samples), tuple(problems), _digest(labels, samples))
 
 
 def _read_folders(root: Path) -> tuple[list[str], list[Sample], list[Problem]]:

@@ -45,7 +45,7 @@ def open_synthetic(spec: str, *, seed: int = 0, difficulty: float = DIFFICULTY) 
     samples = tuple(_sample(index, seed) for index in range(int(text)))
     key = f"edge-derm synthetic {drawing.VERSION} {seed} {difficulty} {text}"
     return Dataset(
-        spec, LABELS, samples, (), hashlib.sha256(key.encode()).hexdigest(),
+        spec, spec, LABELS, samples, (), hashlib.sha256(key.encode()).hexdigest(),
         functools.partial(draw, seed=seed, difficulty=difficulty),
     )
 

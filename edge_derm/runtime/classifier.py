@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Sequence
 
@@ -130,18 +131,17 @@ class Classifier:
     def stored(self, images: np.ndarray) -> np.ndarray:
         """The model's own scores as its output tensor stores them: [N, C] of its dtype."""
         images = self._checked(images)
-        step = self._batch_engine.inputs[0].shape[0] if self._batch_engine is not None else len(images) + 1
-        rows, start = [], 0
+        if len(images) == 1:  # the camera's path
+            with self._lock:
+                return self._run(self._engine, images)
+        rows = [np.empty((0, len(self.labels)), self._engine.outputs[0].dtype)]
         with self._lock:
-            while self._batch_engine is not None and len(images) - start >= step:
-                rows.append(self._run(self._batch_engine, images[start : start + step]))
-                start += step
-            rows.extend(self._run(self._engine, images[i : i + 1]) for i in range(start, len(images)))
-        if len(rows) == 1:
-            return rows[0]
-        return (
-            np.concatenate(rows) if rows else np.empty((0, len(self.labels)), self._engine.outputs[0].dtype)
-        )
+            for engine in filter(None, (self._batch_engine, self._engine)):
+                group = engine.inputs[0].shape[0]
+                while len(images) >= group:
+                    rows.append(self._run(engine, images[:group]))
+                    images = images[group:]
+        return np.concatenate(rows)
 
     def temper(self, raw: np.ndarray, temperature: float | None) -> np.ndarray:
         """float32 [N, C]: probabilities from ``raw`` scores at a temperature (None: the model's own)."""
@@ -175,13 +175,13 @@ class Classifier:
         )
 
     def _run(self, engine: Engine, images: np.ndarray) -> np.ndarray:
-        scores = engine.run(lambda view: self._write(images, view))[0]
-        return scores.reshape(len(images), -1)
+        scores = engine.run(partial(self._write, images))[0]
+        return scores if scores.ndim == 2 else scores.reshape(len(images), -1)
 
     def _real(self, stored: np.ndarray) -> np.ndarray:
         if self._values is None:
             return stored.astype(np.float32, copy=False)
-        return self._values[stored.view(np.uint8 if stored.itemsize == 1 else np.uint16)]
+        return self._values.take(stored.view(np.uint8 if stored.itemsize == 1 else np.uint16))
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:

@@ -15,6 +15,8 @@ from edge_derm.bundle import Input
 from edge_derm.errors import BundleError
 from edge_derm.runtime.backends import TensorSpec
 
+_TOP_BIT = np.uint8(0x80)
+
 Write = Callable[[np.ndarray, np.ndarray], None]
 
 
@@ -53,7 +55,7 @@ def encoder(shape: Input, spec: TensorSpec) -> Write:
     plain = (entries == entries[:, :1]).all()
     if plain and spec.dtype == "uint8" and np.array_equal(entries[:, 0], pixels):
         write: Write = _copy
-    elif plain and spec.dtype == "int8" and np.array_equal(entries[:, 0].view(np.uint8), pixels ^ 0x80):
+    elif plain and spec.dtype == "int8" and np.array_equal(entries[:, 0].view(np.uint8), pixels ^ _TOP_BIT):
         write = _flip
     elif spec.dtype == "float32" and set(shape.mean) == {128.0} and set(shape.std) == {128.0}:
         write = _centre
@@ -67,13 +69,13 @@ def _copy(images: np.ndarray, view: np.ndarray) -> None:
 
 
 def _flip(images: np.ndarray, view: np.ndarray) -> None:
-    np.bitwise_xor(images, np.uint8(0x80), out=view.view(np.uint8))
+    np.bitwise_xor(images, _TOP_BIT, out=view.view(np.uint8))
 
 
 def _centre(images: np.ndarray, view: np.ndarray) -> None:
-    # Powers of two: both steps are exact in float32.
-    np.multiply(images, np.float32(1 / 128), out=view)
-    np.subtract(view, np.float32(1), out=view)
+    # (pixel − 128) / 128: a power of two, exact in float32.
+    np.copyto(view, np.bitwise_xor(images, _TOP_BIT).view(np.int8))
+    np.multiply(view, np.float32(1 / 128), out=view)
 
 
 def _lookup(entries: np.ndarray) -> Write:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_derm.errors import BackendError
 from edge_derm.runtime.backends import TensorSpec
-from edge_derm.runtime.quiet import quiet_native
+from edge_derm.quiet import quiet_native
 
 _MODULES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 _DISTRIBUTIONS = {"litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime"}
@@ -33,8 +33,9 @@ class InterpreterEngine:
             with quiet_native():
                 self._interpreter = _open(module, model, kernels, threads, batch)
         except (ValueError, RuntimeError, MemoryError) as error:
+            advice = f" (it may take one image at a time: try batch=1, not {batch})" if batch > 1 else ""
             raise BackendError(
-                f"{package}: cannot load this model: {_one_line(error)}", code="backend-refused"
+                f"{package}: cannot load this model: {_one_line(error)}{advice}", code="backend-refused"
             ) from None
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self.inputs = tuple(_spec(detail) for detail in inputs)
@@ -47,7 +48,7 @@ class InterpreterEngine:
         try:
             write(*[view() for view in self._views])
             self._interpreter.invoke()
-            return tuple(self._interpreter.get_tensor(index) for index in self._results)
+            return tuple([self._interpreter.get_tensor(index) for index in self._results])
         except RuntimeError as error:
             raise BackendError(
                 f"{self._package}: the run failed: {_one_line(error)}", code="backend-failed"
@@ -83,7 +84,7 @@ def _open(module: ModuleType, model: bytes, kernels: str, threads: int, batch: i
             interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
     interpreter.allocate_tensors()
     if batch > 1 and any(detail["shape"][0] != batch for detail in interpreter.get_output_details()):
-        raise ValueError(f"its output does not follow a batch of {batch}: use batch=1")
+        raise ValueError(f"its output does not follow a batch of {batch}")
     return interpreter
 
 

@@ -15,8 +15,10 @@ _lock = threading.Lock()  # two redirections at once would restore each other's 
 
 
 @contextlib.contextmanager
-def quiet_native() -> Iterator[None]:
+def quiet_native(*, everything: bool = False) -> Iterator[None]:
     """Hold back what native code writes to stderr in this block; afterwards pass on all but small talk.
+
+    ``everything``: pass on nothing, where errors reach the caller as exceptions and the rest is progress talk.
 
     The whole process's descriptor 2 is redirected for the duration, so keep the block short.
     """
@@ -34,7 +36,7 @@ def quiet_native() -> Iterator[None]:
                 os.dup2(saved, 2)
                 os.close(saved)
                 held.seek(0)
-                _pass_on(held.read())
+                _pass_on(b"" if everything else held.read())
 
 
 def _pass_on(text: bytes) -> None:

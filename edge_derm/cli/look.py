@@ -1,0 +1,58 @@
+"""Commands that look: ``inspect`` (into a file) and ``predict`` (at images)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import steps
+from . import options as shared
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="BUNDLE|FILE.tflite")
+@shared.json_option
+def inspect(model: Path, json_file: str | None) -> None:
+    """What is inside: operators, tensors, MACs, parameters, quantisation, warnings.
+
+    \b
+    Example:  edge-derm inspect d1.bundle
+    """
+    record = steps.inspect(model)
+    lines = [f"{model}: {record['size_bytes']:,} bytes, {record['parameters']:,} parameters, {record['macs'] / 1e6:.2f} M MACs"]
+    lines += [f"  {kind} {describe(tensor)}" for kind in ("input", "output") for tensor in record[kind + "s"]]
+    lines += [f"  {count:4d} {name}" for name, count in record["operators"].items()]
+    lines += [f"  warning: {warning['message']}" for warning in record["warnings"]]
+    shared.emit(record, json_file, "\n".join(lines))
+
+
+def describe(tensor: dict[str, Any]) -> str:
+    """One tensor in one line."""
+    shape = "×".join(map(str, tensor["shape"]))
+    scale = "" if tensor.get("scale") is None else f", scale {tensor['scale']:.6g}, zero point {tensor['zero_point']}"
+    return f"{tensor['name']}: {tensor['dtype']} {shape}{scale}"
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
+@shared.backend_option
+@shared.threads_option
+@shared.json_option
+def predict(bundle: Path, images: tuple[Path, ...], json_file: str | None, **choices: Any) -> None:
+    """Label and probabilities of images.
+
+    \b
+    Example:  edge-derm predict d1.bundle lesion.jpg --json -
+    """
+    records = steps.predict(bundle, images, **choices)
+    shared.emit(records, json_file, "\n".join(line(record) for record in records))
+
+
+def line(record: dict[str, Any]) -> str:
+    """One prediction in one line, the three most probable labels first."""
+    ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])[:3]
+    state = " (abstained)" if record["abstained"] else ""
+    return f"{record['image']}: {record['label']}{state}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked)

@@ -1,0 +1,8 @@
+"""Keras in, bundle material out. TensorFlow and Keras are loaded here and nowhere else."""
+
+import os
+
+# oneDNN's kernels are off by default on processors without AVX-512; with them a training step takes 0.6 to 0.8 of the time.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -1,0 +1,161 @@
+"""The stage table as a Keras model, and ImageNet weights into it.
+
+Layer names are those of Keras' own MobileNet (``conv1``, ``conv_dw_1``, ``conv_pw_1``, …), so its weight files load. Every
+convolution pads to ``same``: a dilated one by its rate, a strided one at the bottom and right on an even side, which is what
+Keras' MobileNet does with explicit padding layers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers as kl
+
+from edge_derm.errors import ModelError
+from edge_derm.modeling import stages
+
+LOGITS = "logits"
+BN_MOMENTUM = 0.9  # Keras' 0.99 lags behind on data sets of a thousand images
+
+
+def build(
+    dilation: Mapping[str, int] | None = None,
+    *,
+    alpha: float = 0.25,
+    size_px: int = 128,
+    classes: int = 7,
+    dropout: float = 0.2,
+) -> keras.Model:
+    """A (Dilated-)MobileNet v1 classifier.
+
+    Args:
+        dilation: rates by layer, e.g. ``{"dw1": 2}`` (``stages.dilation_map``).
+        alpha: width multiplier, 0.25 to 1.0.
+        size_px: side of the square input, from 32.
+        dropout: before the classifier; 0 leaves the layer out.
+
+    Returns:
+        float32 [N, S, S, 3] in pixel/128 − 1 → softmax [N, classes].
+
+    Raises:
+        ModelError: ``alpha-range``, ``size-range``, ``classes-range``, ``dilation-…``.
+    """
+    rates = dict(dilation or {})
+    stages.check_dilation(rates)
+    _check(alpha, size_px, classes)
+    image = keras.Input((size_px, size_px, 3), name="image")
+    x = image
+    for layer in stages.layers(alpha, size_px, rates):
+        x = _convolve(x, layer)
+    x = kl.GlobalAveragePooling2D(name="pool")(x)
+    if dropout:
+        x = kl.Dropout(dropout, name="dropout")(x)
+    x = kl.Dense(classes, name=LOGITS)(x)
+    return keras.Model(image, kl.Softmax(name="probabilities")(x), name="dilated_mobilenet")
+
+
+def _check(alpha: float, size_px: int, classes: int) -> None:
+    if not 0.25 <= alpha <= 1.0:
+        raise ModelError(f"alpha: expected 0.25 to 1.0, got {alpha}", code="alpha-range")
+    if not 32 <= size_px <= 1024:
+        raise ModelError(f"size: expected 32 to 1024 pixels, got {size_px}", code="size-range")
+    if classes < 2:
+        raise ModelError(f"classes: expected at least 2, got {classes}", code="classes-range")
+
+
+def _convolve(x: Any, layer: stages.Layer) -> Any:
+    name = keras_name(layer.name)
+    if layer.kind == "dw":
+        conv = kl.DepthwiseConv2D(
+            3, layer.stride, "same", use_bias=False, dilation_rate=layer.rate, name=name)
+    elif layer.stride > 1 and layer.rate > 1:
+        conv = StridedDilatedConv2D(layer.outputs, layer.stride, layer.rate, name=name)
+    else:
+        size = 1 if layer.kind == "pw" else 3
+        conv = kl.Conv2D(layer.outputs, size, layer.stride, "same", use_bias=False, name=name)
+    x = kl.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(conv(x))
+    return kl.ReLU(6.0, name=f"{name}_relu")(x)
+
+
+def keras_name(name: str) -> str:
+    """``dw3`` → ``conv_dw_3``; ``conv1`` stays."""
+    return name if name == "conv1" else f"conv_{name[:2]}_{name[2:]}"
+
+
+@keras.saving.register_keras_serializable("edge_derm")
+class StridedDilatedConv2D(kl.Layer):
+    """A 3 × 3 convolution with stride *and* dilation, which Keras' own layer refuses.
+
+    TensorFlow's operator takes both but has no gradient on a CPU, so this computes every position and keeps each
+    ``stride``-th; ``export`` writes the one operator.
+    """
+
+    def __init__(self, filters: int, stride: int, rate: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.filters, self.stride, self.rate = filters, stride, rate
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.kernel = self.add_weight(shape=(3, 3, shape[-1], self.filters), initializer="glorot_uniform", name="kernel")
+
+    def call(self, x: Any) -> Any:
+        total = [max(0, (-(-side // self.stride) - 1) * self.stride + 2 * self.rate + 1 - side) for side in x.shape[1:3]]
+        x = tf.pad(x, [[0, 0], *([pad // 2, pad - pad // 2] for pad in total), [0, 0]])
+        return tf.nn.convolution(x, self.kernel, padding="VALID", dilations=self.rate)[:, :: self.stride, :: self.stride]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters, "stride": self.stride, "rate": self.rate}
+
+
+def logits_of(model: keras.Model) -> keras.Model:
+    """The same model, sharing its weights, up to the logits."""
+    return keras.Model(model.input, model.get_layer(LOGITS).output)
+
+
+def load_imagenet(model: keras.Model, path: Path) -> None:
+    """Load a Keras MobileNet weight file without top (``mobilenet_*_tf_no_top.h5``) by layer name.
+
+    Raises:
+        ModelError: ``weights-missing``, ``weights-broken``, ``weights-shape`` (another alpha).
+    """
+    found = _read_h5(path)
+    for layer in model.layers:
+        if not layer.weights or layer.name == LOGITS:
+            continue
+        values = found.get(layer.name)
+        if values is None:
+            raise ModelError(
+                f"{path}: expected weights of layer {layer.name}, found none: give the no_top .h5 of Keras' MobileNet",
+                code="weights-broken",
+            )
+        wanted = [tuple(weight.shape) for weight in layer.weights]
+        if sum(v.size for v in values) != sum(int(np.prod(shape)) for shape in wanted) or len(values) != len(wanted):
+            raise ModelError(
+                f"{path}: layer {layer.name}: expected shapes {wanted}, got {[v.shape for v in values]}: "
+                "the file must be of the same --alpha",
+                code="weights-shape",
+            )
+        layer.set_weights([value.reshape(shape) for value, shape in zip(values, wanted)])
+
+
+def _read_h5(path: Path) -> dict[str, list[np.ndarray]]:
+    import h5py
+
+    if not path.is_file():
+        raise ModelError(f"{path}: expected a Keras .h5 weight file, found no such file", code="weights-missing")
+    found: dict[str, list[np.ndarray]] = {}
+    try:
+        with h5py.File(path, "r") as file:
+            for name in file.attrs["layer_names"]:
+                group = file[name]
+                found[_text(name)] = [np.array(group[weight]) for weight in group.attrs["weight_names"]]
+    except (OSError, KeyError) as error:
+        raise ModelError(f"{path}: expected a Keras .h5 weight file, got {error}", code="weights-broken") from error
+    return found
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)

@@ -1,0 +1,163 @@
+"""Keras + recipe + calibration images → .tflite bytes that were checked to be what was asked for.
+
+Batch is fixed to 1: every runtime, microcontroller and delegate takes that, and the classifier resizes where it wants more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from edge_derm.errors import ModelError
+from edge_derm.modeling import fusing
+from edge_derm.modeling.inspection import check_product
+from edge_derm.quiet import quiet_native
+from firmware_bridge.summary import Summary
+
+RECIPES = ("float32", "float16", "dynamic", "int8", "int16x8")
+CALIBRATED = ("int8", "int16x8")
+EDGES = {"int8": ("int8", "uint8", "float32")}  # others: float32 only
+
+
+@dataclass(frozen=True)
+class Export:
+    """The product: .tflite bytes and what the check found in them."""
+
+    model: bytes
+    summary: Summary
+    fused: bool  # every dilated layer is one operator with its batch norm folded
+
+    @property
+    def input_dtype(self) -> str:
+        return self.summary.inputs[0].dtype
+
+    @property
+    def output_dtype(self) -> str:
+        return self.summary.outputs[0].dtype
+
+    @property
+    def dilated_depthwise(self) -> int:
+        return self.summary.dilated_depthwise
+
+
+def export(model: keras.Model, *, recipe: str, io: str | None = None, calibration: np.ndarray | None = None) -> Export:
+    """Convert, and check the product.
+
+    Args:
+        model: one image in, float [N, S, S, 3] in pixel/128 − 1; one score per class out.
+        recipe: ``float32``, ``float16`` (weights), ``dynamic`` (int8 weights), ``int8``, ``int16x8`` (activations × weights).
+        io: tensors at the edge, ``int8``, ``uint8`` or ``float32``; default int8 for ``int8``, float32 otherwise.
+        calibration: preprocessed images, uint8 [N, S, S, 3], for ``int8`` and ``int16x8``. Black and white are added, so that
+            the input scale is exactly 1/128: a uint8 input is the pixel, an int8 input the pixel − 128.
+
+    Raises:
+        ModelError: ``recipe-unknown``, ``recipe-io``, ``calibration-missing``, ``keras-interface``, ``conversion-failed``, and
+            what ``check_product`` finds.
+    """
+    io = check_choice(recipe, io)
+    size_px = input_size(model)
+    if recipe in CALIBRATED and (calibration is None or not len(calibration)):
+        raise ModelError(f"recipe {recipe}: expected calibration images, got none: give --data", code="calibration-missing")
+    dilated = fusing.dilated_depthwise(model)
+    data = convert(fusing.fuse(model), recipe=recipe, io=io, size_px=size_px, calibration=calibration)
+    summary = check_product(data, recipe=recipe, io=io, rates=[max(layer.dilation_rate) for layer in dilated])
+    return Export(data, summary, fused=True)
+
+
+def check_choice(recipe: str, io: str | None) -> str:
+    """The edge type of a recipe; refuse combinations that do not exist."""
+    if recipe not in RECIPES:
+        raise ModelError(f"recipe: expected one of {', '.join(RECIPES)}, got {recipe!r}", code="recipe-unknown")
+    allowed = EDGES.get(recipe, ("float32",))
+    if io is not None and io not in allowed:
+        raise ModelError(f"recipe {recipe}: expected --io {' or '.join(allowed)}, got {io}", code="recipe-io")
+    return io or allowed[0]
+
+
+def input_size(model: keras.Model) -> int:
+    """Side of the square input in pixels.
+
+    Raises:
+        ModelError: ``keras-interface``: not one square RGB image in and one score per class out.
+    """
+    inputs, outputs = model.inputs, model.outputs
+    shape = tuple(inputs[0].shape) if len(inputs) == 1 else ()
+    fits = len(shape) == 4 and shape[3] == 3 and shape[1] == shape[2] and shape[1] is not None
+    if not fits or len(outputs) != 1 or len(outputs[0].shape) != 2 or (outputs[0].shape[1] or 0) < 2:
+        raise ModelError(
+            f"expected a classifier of one image [N, S, S, 3] with one output [N, classes], got inputs "
+            f"{[tuple(t.shape) for t in inputs]} and outputs {[tuple(t.shape) for t in outputs]}",
+            code="keras-interface")
+    return int(shape[1])
+
+
+def needs_calibration(recipe: str) -> bool:
+    """Whether a recipe looks at images."""
+    return recipe in CALIBRATED
+
+
+def convert(model: keras.Model, *, recipe: str, io: str, size_px: int, calibration: np.ndarray | None) -> bytes:
+    """TensorFlow's converter on a model as it stands; used directly only to compare with what ``export`` does.
+
+    Raises:
+        ModelError: ``conversion-failed``.
+    """
+    call = tf.function(lambda image: model(image, training=False))
+    concrete = call.get_concrete_function(tf.TensorSpec((1, size_px, size_px, 3), tf.float32, name="image"))
+    frozen = convert_variables_to_constants_v2(concrete)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], None)
+    _configure(converter, recipe, io, calibration)
+    try:
+        with _silence():
+            return bytes(converter.convert())
+    except Exception as error:  # the converter raises many kinds, MLIR diagnostics included
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"the model does not convert to {recipe}: {reason}", code="conversion-failed") from error
+
+
+def _configure(converter: Any, recipe: str, io: str, calibration: np.ndarray | None) -> None:
+    if recipe == "float32":
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if recipe == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if recipe not in CALIBRATED:
+        return
+    assert calibration is not None
+    converter.representative_dataset = lambda: _representative(calibration)
+    ops = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+    if recipe == "int16x8":
+        ops = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    converter.target_spec.supported_ops = [ops]
+    if io != "float32":
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(io)
+
+
+def _representative(calibration: np.ndarray) -> Iterator[list[np.ndarray]]:
+    black_and_white = np.zeros_like(calibration[:1])
+    black_and_white[:, ::2] = 255
+    for image in (*black_and_white, *calibration):
+        yield [image[np.newaxis].astype(np.float32) / 128 - 1]
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The converter talks on stdout, stderr, logging and warnings; none of it is for a user."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with quiet_native(everything=True), warnings.catch_warnings(), open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,252 @@
+"""Training: the recipe, the loop, and how it goes on after an interruption.
+
+The recipe (each part chosen on a lesion-wise validation part; ``docs/training.md`` has the figures): ImageNet weights where
+given; AdamW with warm-up and a cosine to nearly zero; cross-entropy with label smoothing on logits adjusted by the log of
+the class frequencies (Menon et al., 2021, https://arxiv.org/abs/2007.07314), which aims at balanced accuracy; strong
+symmetries, crops and colour; an exponential moving average of the weights, which is what is judged and kept.
+
+An epoch is a pure function of the state before it and of its number: every order and every augmentation is drawn from
+(seed, epoch, batch). The state is written after each epoch, so a killed run goes on where the last epoch ended and ends equal
+to one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from edge_derm.data import Dataset, Split, split
+from edge_derm.errors import ModelError
+from edge_derm.modeling import architecture, runs, scoring, stages
+from edge_derm.modeling.augmentation import Augmentation, augment
+from edge_derm.modeling.checkpoint import State, read_state, write_state
+
+STORED = 1.15  # side of the stored pictures over that of the input, so that a crop loses no detail
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every choice of a run; two runs with equal configurations, data and versions are the same run."""
+
+    variant: str = "mobilenet"
+    dilation: dict[str, int] = field(default_factory=dict)
+    alpha: float = 0.25
+    size_px: int = 128
+    epochs: int = 30
+    weights: str | None = None  # path of ImageNet weights
+    dropout: float = 0.2
+    seed: int = 0
+    budget_min: float | None = None
+    batch: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 1.0
+    label_smoothing: float = 0.05
+    adjustment: float = 1.0  # times log class frequency, added to the logits in training
+    ema_epochs: float = 2.5  # horizon of the moving average of the weights
+    patience: int = 15  # epochs without a better validation figure before stopping
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+# Called after each epoch with the state's number and the model holding the averaged weights.
+Callback = Callable[[int, keras.Model], None]
+
+
+def run(dataset: Dataset, out: Path, *, seed: int = 0, variant: str = "mobilenet", dilation: str | None = None,
+        alpha: float = 0.25, size_px: int = 128, epochs: int | None = None, weights: Path | None = None,
+        dropout: float | None = None, budget_min: float | None = None) -> dict[str, Any]:
+    """``train`` with the recipe's defaults for whatever is None, on the default split. See ``train``."""
+    config = TrainConfig(variant=variant if dilation is None else "custom", dilation=stages.dilation_map(variant, dilation),
+                         alpha=alpha, size_px=size_px, weights=None if weights is None else str(weights), seed=seed,
+                         budget_min=budget_min)
+    config = replace(config, epochs=epochs or config.epochs, dropout=config.dropout if dropout is None else dropout)
+    return train(dataset, split(dataset, seed=seed), config, out)
+
+
+def train(dataset: Dataset, parts: Split, config: TrainConfig, out: Path, *, callbacks: Sequence[Callback] = ()
+          ) -> dict[str, Any]:
+    """Train, or go on with, a run; write ``model.keras``, ``run.json`` and ``history.csv`` to ``out``; return the record.
+
+    Args:
+        parts: needs ``train`` and ``validation``.
+        callbacks: called after every epoch.
+
+    Raises:
+        ModelError: ``run-differs`` (the folder holds another run), ``variant-…``, ``weights-…``, ``training-diverged``.
+        DataError: images that do not decode.
+    """
+    started = time.monotonic()
+    identity = {"config": asdict(config), "data": dataset.digest, "split": parts.digest}
+    out.mkdir(parents=True, exist_ok=True)
+    finished = _finished(out, identity)
+    if finished is not None:
+        return finished
+    session = Session(dataset, parts, config)
+    state = read_state(out / runs.CHECKPOINT, identity) or session.fresh()
+    session.restore(state)
+    spent = state.seconds
+    while not state.stopped(config):
+        state = session.epoch(state)
+        state = replace(state, seconds=spent + time.monotonic() - started)
+        state = replace(state, epochs=_affordable(config, state))
+        for callback in callbacks:
+            callback(state.epoch, session.model)
+        write_state(out / runs.CHECKPOINT, state, identity)
+    session.adopt_best(state)
+    record = _record(dataset, parts, config, state, session.labels, identity)
+    runs.save(out, session.model, record)
+    return record
+
+
+def probabilities(model: keras.Model, pixels: np.ndarray, *, batch: int = 64) -> np.ndarray:
+    """float32 [N, C] of a Keras model on preprocessed images, uint8 [N, S, S, 3]."""
+    rows = [model.predict_on_batch(pixels[i : i + batch].astype(np.float32) / 128 - 1) for i in range(0, len(pixels), batch)]
+    return np.concatenate(rows) if rows else np.empty((0, model.output_shape[-1]), np.float32)
+
+
+class Session:
+    """What lives while a run is trained: pixels, model, optimizer, the compiled step."""
+
+    def __init__(self, dataset: Dataset, parts: Split, config: TrainConfig) -> None:
+        self.config, self.labels = config, dataset.labels
+        keras.utils.set_random_seed(config.seed)
+        train_part, judged = parts.parts["train"], parts.parts["validation"]
+        self.stored = dataset.images(round(config.size_px * STORED), train_part)
+        self.targets = dataset.targets(train_part)
+        self.judged, self.judged_targets = dataset.images(config.size_px, judged), dataset.targets(judged)
+        self.model = architecture.build(
+            config.dilation, alpha=config.alpha, size_px=config.size_px, classes=len(dataset.labels), dropout=config.dropout)
+        if config.weights:
+            architecture.load_imagenet(self.model, Path(config.weights))
+        self.live = keras.models.clone_model(self.model)  # trained; ``model`` holds the average
+        self.live.set_weights(self.model.get_weights())
+        self.logits = architecture.logits_of(self.live)
+        self.optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
+        self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self.optimizer.build(self.live.trainable_variables)
+        frequency = np.bincount(self.targets, minlength=len(dataset.labels)) / len(self.targets)
+        self.adjustment = tf.constant(config.adjustment * np.log(np.maximum(frequency, 1e-6)), tf.float32)
+        self.step = tf.function(self._step)
+
+    def fresh(self) -> State:
+        return State(epoch=0, epochs=self.config.epochs, live=self.live.get_weights(), average=self.model.get_weights(),
+                     optimizer=self._optimizer_values())
+
+    def restore(self, state: State) -> None:
+        self.live.set_weights(state.live)
+        self.model.set_weights(state.average)
+        for variable, value in zip(self.optimizer.variables, state.optimizer):
+            variable.assign(value)
+
+    def adopt_best(self, state: State) -> None:
+        assert state.best is not None
+        self.model.set_weights(state.best)
+
+    def epoch(self, state: State) -> State:
+        """One pass over the training images and one look at the validation images."""
+        losses = []
+        for number, (images, targets) in enumerate(self.batches(state.epoch)):
+            done = state.epoch * self.steps + number
+            self.optimizer.learning_rate.assign(self.rate(done, state.epochs * self.steps))
+            losses.append(self.step(images, targets, tf.constant(self.keep(done), tf.float32)))
+        loss = float(np.mean([value.numpy() for value in losses]))
+        if not math.isfinite(loss):
+            raise ModelError(f"epoch {state.epoch + 1}: the loss is {loss}: lower the learning rate", code="training-diverged")
+        figures = scoring.score(probabilities(self.model, self.judged), self.judged_targets, self.labels)
+        return state.after(
+            loss, figures, scoring.selection(figures), live=self.live.get_weights(), average=self.model.get_weights(),
+            optimizer=self._optimizer_values())
+
+    @property
+    def steps(self) -> int:
+        return max(1, len(self.targets) // self.config.batch)
+
+    def keep(self, done: int) -> float:
+        """Share of the average that stays at step ``done``; less at first, so that the start is forgotten."""
+        return min(1 - 1 / (1 + self.config.ema_epochs * self.steps), (1 + done) / (10 + done))
+
+    def rate(self, done: int, total: int) -> float:
+        """Learning rate of step ``done``: linear warm-up, then a cosine to a hundredth."""
+        warmup = self.config.warmup_epochs * self.steps
+        if done < warmup:
+            return self.config.learning_rate * (done + 1) / (warmup + 1)
+        progress = min(1.0, (done - warmup) / max(1.0, total - warmup))
+        return self.config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """Augmented batches of an epoch, prepared on all cores while the step runs."""
+        config = self.config
+        order = np.random.default_rng([config.seed, epoch]).permutation(len(self.targets))
+        order = np.resize(order, self.steps * config.batch)
+
+        def picked() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+            for number, rows in enumerate(order.reshape(self.steps, -1)):
+                seed = np.array([config.seed * 1_000_003 + epoch, number], np.int32)
+                yield self.stored[rows], self.targets[rows], seed
+
+        signature = (tf.TensorSpec((config.batch, *self.stored.shape[1:]), tf.uint8),
+                     tf.TensorSpec((config.batch,), tf.int64), tf.TensorSpec((2,), tf.int32))
+        batches = tf.data.Dataset.from_generator(picked, output_signature=signature)
+        batches = batches.map(
+            lambda images, targets, seed: (augment(images, config.size_px, seed, config.augmentation), targets),
+            num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return iter(batches.prefetch(4))
+
+    def _step(self, images: Any, targets: Any, keep: Any) -> Any:
+        wanted = tf.one_hot(targets, len(self.labels))
+        with tf.GradientTape() as tape:
+            logits = self.logits(images, training=True) + self.adjustment
+            loss = tf.reduce_mean(keras.losses.categorical_crossentropy(
+                wanted, logits, from_logits=True, label_smoothing=self.config.label_smoothing))
+        variables = self.live.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        for average, live in zip(self.model.weights, self.live.weights):
+            if average.dtype == "float32":
+                average.assign(average * keep + live * (1 - keep))
+        return loss
+
+    def _optimizer_values(self) -> list[np.ndarray]:
+        return [np.array(variable) for variable in self.optimizer.variables]
+
+
+def _affordable(config: TrainConfig, state: State) -> int:
+    """Epochs in all that fit the budget, at the speed seen so far with a tenth kept back; the schedule shrinks with it."""
+    if config.budget_min is None:
+        return state.epochs
+    fitting = int(0.9 * config.budget_min * 60 / (state.seconds / state.epoch))
+    return max(state.epoch, min(config.epochs, fitting))
+
+
+def _finished(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    if not (out / runs.RECORD).is_file():
+        return None
+    _, record = runs.load(out)
+    if record.get("identity") != identity:
+        raise ModelError(f"{out}: expected an empty folder or this same run, found another finished run: choose another --out",
+                         code="run-differs")
+    return record
+
+
+def _record(dataset: Dataset, parts: Split, config: TrainConfig, state: State, labels: Sequence[str],
+            identity: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "record": "train", "variant": config.variant, "alpha": config.alpha, "size_px": config.size_px,
+        "dilation": config.dilation, "parameters": stages.parameters(config.alpha, len(labels)),
+        "macs": stages.macs(config.alpha, config.size_px, len(labels)), "classes": list(labels),
+        "best_epoch": state.best_epoch, "validation": state.validation, "history": state.history, "seconds": state.seconds,
+        "data": {
+            "spec": dataset.spec, "name": dataset.name, "digest": dataset.digest, "images": len(dataset),
+            "counts": dict(zip(labels, np.bincount(dataset.targets(), minlength=len(labels)).tolist())),
+            "parts": {name: len(members) for name, members in parts.parts.items()},
+            "split": {"seed": parts.seed, "digest": parts.digest, "fractions": dict(parts.fractions)},
+            "problems": len(dataset.problems),
+        },
+        "seed": config.seed, "versions": runs.versions(), "identity": identity,
+    }
