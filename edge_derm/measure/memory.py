@@ -1,0 +1,64 @@
+"""Memory of a model in a process of its own: peak resident size minus what the process held before loading."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge_derm.errors import TargetError
+
+_CHILD = """
+import json, resource, sys
+from pathlib import Path
+from edge_derm.measure.memory import resident_bytes
+import numpy as np
+from edge_derm.runtime import Classifier, load_engine
+path, backend, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+def load(where):
+    return Classifier.open(where, backend=backend, threads=threads) if where.is_dir() else \\
+        Classifier.of(where.read_bytes(), backend=backend, threads=threads)
+if backend == "litert":
+    import ai_edge_litert.interpreter
+before = resident_bytes()
+classifier = load(path)
+for _ in range(3):
+    classifier.predict(np.zeros((classifier.size_px, classifier.size_px, 3), np.uint8))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"before": before, "peak": peak}))
+"""
+
+
+def peak_rss(path: Path, *, backend: str = "litert", threads: int = 1) -> dict[str, Any]:
+    """Memory fields of a record: ``model_bytes, arena_bytes, peak_rss_bytes`` and what they mean.
+
+    Args:
+        path: a bundle folder or a .tflite file.
+
+    Raises:
+        TargetError: ``memory-child``: the measuring process failed.
+    """
+    model = path / "model.tflite" if path.is_dir() else path
+    child = subprocess.run([sys.executable, "-c", _CHILD, str(path), backend, str(threads)], capture_output=True, text=True,
+                           timeout=300, check=False)
+    if child.returncode:
+        last = (child.stderr.strip().splitlines() or ["no message"])[-1]
+        raise TargetError(f"{path}: the process that measures memory failed: {last}", code="memory-child")
+    measured = json.loads(child.stdout)
+    return {
+        "model_bytes": model.stat().st_size,
+        "arena_bytes": None,
+        "arena_bytes_reason": "LiteRT's Python API does not tell the size of its tensor arena",
+        "peak_rss_bytes": max(0, measured["peak"] - measured["before"]),
+        "rss_before_bytes": measured["before"],
+    }
+
+
+def resident_bytes() -> int:
+    """Resident size of this process now."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise TargetError("/proc/self/status: expected a VmRSS line, found none: is this Linux?", code="memory-proc")
