@@ -1,0 +1,1 @@
+"""Evidence about a model: arrays in, figures with intervals out. NumPy alone."""

@@ -1,0 +1,60 @@
+"""95 % intervals. A figure is ``{value, low, high, n}``; one that is not defined has None and a ``reason``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, Sequence
+
+import numpy as np
+
+Z = 1.959963984540054  # 97.5th percentile of the normal distribution
+RESAMPLES = 1000
+
+
+def figure(value: float, low: float, high: float, n: int) -> dict[str, Any]:
+    """A defined figure."""
+    return {"value": float(value), "low": float(low), "high": float(high), "n": int(n)}
+
+
+def undefined(reason: str, n: int) -> dict[str, Any]:
+    """A figure that the data do not define."""
+    return {"value": None, "low": None, "high": None, "n": int(n), "reason": reason}
+
+
+def proportion(successes: int, n: int) -> dict[str, Any]:
+    """A share with its Wilson score interval (Wilson 1927, doi 10.1080/01621459.1927.10502953)."""
+    if n == 0:
+        return undefined("no images", 0)
+    p = successes / n
+    centre = p + Z * Z / (2 * n)
+    half = Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    low, high = (centre - half) / (1 + Z * Z / n), (centre + half) / (1 + Z * Z / n)
+    # At the ends the bound is the end itself; rounding must not push it past.
+    return figure(p, 0.0 if successes == 0 else low, 1.0 if successes == n else high, n)
+
+
+def resample(statistic: Callable[[np.ndarray], float | None], groups: Sequence[str], *, seed: int = 0,
+             resamples: int = RESAMPLES) -> dict[str, Any]:
+    """A statistic with a percentile bootstrap over groups (lesions or patients), which are drawn whole.
+
+    Args:
+        statistic: takes image indices (int64 [n], repeats allowed); None or not-a-number where it is undefined.
+        groups: one name an image.
+    """
+    n = len(groups)
+    value = statistic(np.arange(n)) if n else None
+    if value is None or not math.isfinite(value):
+        return undefined("not defined on these images", n)
+    names, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(resamples):
+        picked = rng.integers(0, len(names), len(names))
+        again = statistic(np.concatenate([members[i] for i in picked]) if len(names) < n else np.argsort(inverse)[picked])
+        if again is not None and math.isfinite(again):
+            drawn.append(again)
+    if len(drawn) < resamples / 2:
+        return undefined("not defined on most resamples", n)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return figure(value, low, high, n)
