@@ -17,7 +17,7 @@ import numpy as np
 from . import __version__
 from .bundle import (Bundle, Input, Manifest, Output, Provenance, check_model, describe_model, embed_metadata,
                      open_bundle, write_bundle)
-from .data import Dataset, PREPROCESSING, read_image
+from .data import PREPROCESSING, read_image
 from .errors import BundleError, DataError, ModelError
 from .runtime import Classifier, golden
 from .selection import Selection, select

@@ -6,3 +6,8 @@ import os
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+from edge_derm.quiet import quiet_native  # noqa: E402
+
+with quiet_native(everything=True):  # which GPU libraries are absent is nobody's news
+    import tensorflow  # noqa: E402, F401

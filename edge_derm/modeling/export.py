@@ -114,7 +114,7 @@ def convert(model: keras.Model, *, recipe: str, io: str, size_px: int, calibrati
     call = tf.function(lambda image: model(image, training=False))
     concrete = call.get_concrete_function(tf.TensorSpec((1, size_px, size_px, 3), tf.float32, name="image"))
     frozen = convert_variables_to_constants_v2(concrete)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], None)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], model)
     _configure(converter, recipe, io, calibration)
     try:
         with _silence():

@@ -44,8 +44,8 @@ class TrainConfig:
     dropout: float = 0.2
     seed: int = 0
     budget_min: float | None = None
-    batch: int = 32
-    learning_rate: float = 2e-3
+    batch: int | None = None  # None: 32, and 16 for fewer than 3000 training images, which need the steps
+    learning_rate: float | None = None  # None: 2e-3 from ImageNet weights, 8e-3 from scratch
     weight_decay: float = 5e-4
     warmup_epochs: float = 1.0
     label_smoothing: float = 0.05
@@ -128,7 +128,7 @@ class Session:
         self.live = keras.models.clone_model(self.model)  # trained; ``model`` holds the average
         self.live.set_weights(self.model.get_weights())
         self.logits = architecture.logits_of(self.live)
-        self.optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
+        self.optimizer = keras.optimizers.AdamW(self.peak, weight_decay=config.weight_decay)
         self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         self.optimizer.build(self.live.trainable_variables)
         frequency = np.bincount(self.targets, minlength=len(dataset.labels)) / len(self.targets)
@@ -165,8 +165,18 @@ class Session:
             optimizer=self._optimizer_values())
 
     @property
+    def peak(self) -> float:
+        """The highest learning rate."""
+        return self.config.learning_rate or (2e-3 if self.config.weights else 8e-3)
+
+    @property
+    def batch(self) -> int:
+        """Images a step."""
+        return self.config.batch or (32 if len(self.targets) >= 3000 else 16)
+
+    @property
     def steps(self) -> int:
-        return max(1, len(self.targets) // self.config.batch)
+        return max(1, len(self.targets) // self.batch)
 
     def keep(self, done: int) -> float:
         """Share of the average that stays at step ``done``; less at first, so that the start is forgotten."""
@@ -176,23 +186,23 @@ class Session:
         """Learning rate of step ``done``: linear warm-up, then a cosine to a hundredth."""
         warmup = self.config.warmup_epochs * self.steps
         if done < warmup:
-            return self.config.learning_rate * (done + 1) / (warmup + 1)
+            return self.peak * (done + 1) / (warmup + 1)
         progress = min(1.0, (done - warmup) / max(1.0, total - warmup))
-        return self.config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        return self.peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
         """Augmented batches of an epoch, prepared on all cores while the step runs."""
         config = self.config
         order = np.random.default_rng([config.seed, epoch]).permutation(len(self.targets))
-        order = np.resize(order, self.steps * config.batch)
+        order = np.resize(order, self.steps * self.batch)
 
         def picked() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
             for number, rows in enumerate(order.reshape(self.steps, -1)):
                 seed = np.array([config.seed * 1_000_003 + epoch, number], np.int32)
                 yield self.stored[rows], self.targets[rows], seed
 
-        signature = (tf.TensorSpec((config.batch, *self.stored.shape[1:]), tf.uint8),
-                     tf.TensorSpec((config.batch,), tf.int64), tf.TensorSpec((2,), tf.int32))
+        signature = (tf.TensorSpec((self.batch, *self.stored.shape[1:]), tf.uint8),
+                     tf.TensorSpec((self.batch,), tf.int64), tf.TensorSpec((2,), tf.int32))
         batches = tf.data.Dataset.from_generator(picked, output_signature=signature)
         batches = batches.map(
             lambda images, targets, seed: (augment(images, config.size_px, seed, config.augmentation), targets),

@@ -141,7 +141,7 @@ def operating_points(score: np.ndarray, true: np.ndarray, groups: Sequence[str],
     """
     rules = {"youden": ("youden", None), f"sensitivity_{FIXED:.0%}": ("sensitivity", FIXED),
              f"specificity_{FIXED:.0%}": ("specificity", FIXED)}
-    points = {}
+    points: dict[str, Any] = {}
     for name, (rule, wanted) in rules.items():
         called = cross_fit(score, true, groups, rule, wanted, seed)
         if called is None:

@@ -1,0 +1,1 @@
+"""Records → one self-contained HTML page."""
