@@ -45,7 +45,7 @@ class TrainConfig:
     seed: int = 0
     budget_min: float | None = None
     batch: int | None = None  # None: 32, and 16 for fewer than 3000 training images, which need the steps
-    learning_rate: float | None = None  # None: 2e-3 from ImageNet weights, 8e-3 from scratch
+    learning_rate: float | None = None  # None: 2e-3 from ImageNet weights, 1e-2 from scratch
     weight_decay: float = 5e-4
     warmup_epochs: float = 1.0
     label_smoothing: float = 0.05
@@ -167,7 +167,7 @@ class Session:
     @property
     def peak(self) -> float:
         """The highest learning rate."""
-        return self.config.learning_rate or (2e-3 if self.config.weights else 8e-3)
+        return self.config.learning_rate or (2e-3 if self.config.weights else 1e-2)
 
     @property
     def batch(self) -> int:
