@@ -12,6 +12,7 @@ to one that was never interrupted.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -83,7 +84,7 @@ def train(dataset: Dataset, parts: Split, config: TrainConfig, out: Path, *, cal
         DataError: images that do not decode.
     """
     started = time.monotonic()
-    identity = {"config": asdict(config), "data": dataset.digest, "split": parts.digest}
+    identity = json.loads(json.dumps({"config": asdict(config), "data": dataset.digest, "split": parts.digest}))
     out.mkdir(parents=True, exist_ok=True)
     finished = _finished(out, identity)
     if finished is not None:
@@ -223,7 +224,7 @@ class Session:
         return loss
 
     def _optimizer_values(self) -> list[np.ndarray]:
-        return [np.array(variable) for variable in self.optimizer.variables]
+        return [variable.numpy() for variable in self.optimizer.variables]
 
 
 def _affordable(config: TrainConfig, state: State) -> int:

@@ -1,0 +1,89 @@
+"""Latency records: all samples kept, ratios from one interleaved run, figures by independent arithmetic."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from edge_derm.errors import TargetError
+from edge_derm.measure import benchmark, local, memory
+from edge_derm.measure.environment import environment
+
+
+def test_every_sample_is_kept_and_the_figures_are_numpys():
+    latency = benchmark.Latency(np.array([5.0, 1.0, 2.0, 3.0, 4.0] * 20), warmup=10)
+    record = latency.record()
+    assert record["samples"] == [5.0, 1.0, 2.0, 3.0, 4.0] * 20
+    assert record["p50"] == 3.0 and record["p90"] == 5.0 and record["mean"] == 3.0
+    assert record["ci95"][0] <= 3.0 <= record["ci95"][1] and record["outliers"] == 0
+
+
+def test_outliers_are_counted_not_dropped():
+    record = benchmark.Latency(np.array([1.0] * 50 + [1.1] * 49 + [90.0]), warmup=10).record()
+    assert record["outliers"] == 1 and len(record["samples"]) == 100 and record["p99"] > 1.1
+
+
+def test_a_wide_interval_is_warned_about():
+    steady = benchmark.Latency(np.linspace(1, 1.02, 60), warmup=10).record()
+    wild = benchmark.Latency(np.geomspace(0.1, 100, 60), warmup=10).record()
+    assert steady["warning"] is None and "wide" in wild["warning"]
+
+
+def test_at_least_fifty_samples_after_warming_up():
+    calls = []
+    latency = benchmark.measure(lambda: calls.append(1), runs=3)
+    assert len(latency.samples_ms) == 50 and latency.warmup >= 10 and len(calls) == 50 + latency.warmup
+
+
+def test_comparison_is_interleaved_and_sees_a_difference_of_three():
+    order = []
+
+    def spin(name, seconds):
+        order.append(name)
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pass
+
+    _, _, verdict = benchmark.compare(lambda: spin("a", 6e-4), lambda: spin("b", 2e-4), runs=60)
+    assert order[-120:] == ["a", "b"] * 60
+    assert verdict["verdict"] == "slower" and verdict["ratio"]["low"] > 1
+    assert verdict["ratio"]["low"] <= verdict["ratio"]["value"] <= verdict["ratio"]["high"]
+
+
+def test_equal_samples_are_undecided():
+    pairs = np.ones((60, 2))
+    low, high = benchmark.bootstrap(pairs, lambda p: np.median(p[:, 0]) / np.median(p[:, 1]))
+    assert low == high == 1.0
+
+
+def test_the_environment_is_plain_json():
+    found = environment(command="x")
+    assert json.loads(json.dumps(found)) == found
+    assert found["cores"] >= 1 and found["python"].count(".") == 2 and "numpy" in found["packages"]
+
+
+@pytest.mark.slow
+def test_a_bundle_is_measured_with_every_key_of_the_contract(tiny_bundle):
+    record = local.bench(tiny_bundle, runs=50)
+    assert {"target", "emulated", "latency_ms", "instructions", "memory", "operators", "environment"} <= set(record)
+    assert {"p50", "p90", "p95", "p99", "mean", "ci95", "samples"} <= set(record["latency_ms"])
+    assert {"model_bytes", "arena_bytes", "peak_rss_bytes"} <= set(record["memory"])
+    assert record["target"] == "local" and record["emulated"] is False and record["instructions"] is None
+    assert record["memory"]["model_bytes"] == (tiny_bundle / "model.tflite").stat().st_size
+    assert record["memory"]["arena_bytes"] is None and record["memory"]["arena_bytes_reason"]
+    assert record["operators"]["DEPTHWISE_CONV_2D"] == 1
+    json.dumps(record, allow_nan=False)
+
+
+@pytest.mark.slow
+def test_the_same_file_against_itself_is_about_one(tiny_bundle):
+    record = local.bench(tiny_bundle / "model.tflite", compare=tiny_bundle / "model.tflite", runs=200)
+    assert 0.7 < record["ratio"]["value"] < 1.4 and record["other"]["latency_ms"]["p50"] > 0
+
+
+def test_memory_of_a_broken_model_is_a_named_error(tmp_path):
+    (tmp_path / "x.tflite").write_bytes(b"nothing")
+    with pytest.raises(TargetError, match="memory failed") as caught:
+        memory.peak_rss(tmp_path / "x.tflite")
+    assert caught.value.code == "memory-child"
