@@ -15,12 +15,18 @@ from typing import Any, Iterator
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it becomes ``path``, on any exception it is removed."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    special = path.exists() and not path.is_file()  # a device or pipe (/dev/null) is written into, never replaced
+    if not special:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=None if special else path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
+        if special:
+            with path.open("wb") as sink, temporary.open("rb") as source:
+                shutil.copyfileobj(source, sink)
+            return
         temporary.chmod(0o644)
         _sync(temporary)
         os.replace(temporary, path)

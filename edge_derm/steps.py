@@ -30,7 +30,7 @@ def inspect(path: Path) -> dict[str, Any]:
     from firmware_bridge.summary import summarize
 
     model, bundle = read_model(path)
-    summary = summarize(check_model(model))
+    summary = summarize(check_model(model, where=str(path)))
     return {
         "record": "inspect", "path": str(path), "size_bytes": len(model), **asdict(summary),
         "operators": dict(summary.operators),
@@ -42,6 +42,7 @@ def adopt(path: Path, out: Path, *, labels: Path, mean: float | None = None, std
           logits: bool = False) -> dict[str, Any]:
     """A bundle of anyone's .tflite image classifier: structure checked, labels and normalisation embedded."""
     model = read_file(path)
+    check_model(model, where=str(path))
     manifest = describe_model(model, labels=read_labels(labels))
     if mean is not None or std is not None:
         pixels = manifest.input

@@ -8,8 +8,11 @@ from firmware_bridge import tflite
 from firmware_bridge.graph import FormatError, Graph, Tensor
 
 
-def check_model(data: bytes) -> Graph:
+def check_model(data: bytes, *, where: str = "model.tflite") -> Graph:
     """The model in ``data`` as a graph, every offset of the file checked, in pure Python.
+
+    Args:
+        where: what to call the file in an error.
 
     Raises:
         BundleError: the bytes are not a well-formed .tflite; the reader's own code behind ``model-``.
@@ -17,7 +20,7 @@ def check_model(data: bytes) -> Graph:
     try:
         return tflite.parse(data)
     except FormatError as error:
-        raise BundleError(f"model.tflite: {error}", code=f"model-{error.code}") from None
+        raise BundleError(f"{where}: {error}", code=f"model-{error.code}") from None
 
 
 def check_interface(graph: Graph, manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ from . import options as shared
 
 IMAGES = 1600
 SIZE_PX = 64
-EPOCHS = 16
+EPOCHS = 20
 
 
 @click.command()

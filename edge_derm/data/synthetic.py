@@ -23,7 +23,7 @@ from edge_derm.errors import DataError
 LABELS = ("keratosis", "melanoma", "nevus", "vascular")
 SHARES = (0.23, 0.22, 0.37, 0.18)  # naevi are the most frequent, as in a clinic, but not by much
 DEFAULT_COUNT = 1600
-DIFFICULTY = 0.35
+DIFFICULTY = 0.3
 MOST = 200_000
 SITES = ("abdomen", "back", "face", "lower extremity", "trunk", "upper extremity")
 

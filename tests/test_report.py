@@ -1,0 +1,92 @@
+"""The page: whole, self-contained, escaped; charts with text alternatives."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from edge_derm.report import charts, markup, page
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+class Balance(HTMLParser):
+    """Every element that opens must close, in order."""
+
+    VOID = {"meta", "img", "br", "path", "rect", "circle"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.images, self.charts = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.images.append(dict(attributes))
+        if tag == "svg":
+            self.charts.append(dict(attributes))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def records():
+    latency = {"p50": 1.0, "p90": 1.2, "p95": 1.3, "p99": 2.0, "mean": 1.1, "ci95": [0.9, 1.1], "samples": [1.0, 1.1, 1.2] * 20,
+               "warning": None}
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
+    none = {"value": None, "low": None, "high": None, "n": 0, "reason": HOSTILE}
+    per = {"sensitivity": figure, "specificity": none, "ppv": figure, "npv": figure, "f1": None, "n": 5}
+    return [
+        {"record": "bench", "target": "local", "emulated": False, "latency_ms": latency, "instructions": None,
+         "memory": {"model_bytes": 5, "peak_rss_bytes": 2**20}, "environment": {"cpu": HOSTILE}},
+        {"record": "bench", "target": "qemu:cortex-a72", "emulated": True, "latency_ms": None, "instructions": 6_190_000,
+         "memory": {}, "environment": {}},
+        {"record": "evaluate", "images": 10, "part": "all", "labels": [HOSTILE, "b"], "confusion": [[3, 2], [1, 4]],
+         "accuracy": figure, "balanced_accuracy": none, "ece": figure, "brier": figure, "per_class": {HOSTILE: per, "b": per},
+         "auroc": {HOSTILE: figure, "b": none}, "reliability": [{"confidence": 0.5, "accuracy": 0.6, "n": 3}],
+         "roc": {HOSTILE: {"false_positive_rate": [0, 0.5, 1], "sensitivity": [0, 0.8, 1]},
+                 "b": {"false_positive_rate": [], "sensitivity": []}}},
+        {"record": "verify"},  # lacks everything: shown as it is
+        {"record": "something new", "values": list(range(30)), "nested": {"a": None}},
+    ]
+
+
+def test_the_page_is_whole_and_hostile_text_stays_text(tmp_path):
+    page.render(records(), tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert HOSTILE not in text and "&lt;script&gt;" in text
+    seen = Balance()
+    seen.feed(text)
+    assert not seen.open
+    assert len(seen.charts) == 3 and all(chart["aria-label"] for chart in seen.charts)
+    for word in ("something new", "6,190,000", "qemu:cortex-a72", "Not a medical device", "verify"):
+        assert word in text
+    assert "http:" not in text and "https:" not in text and "<script" not in text
+
+
+def test_a_page_without_records_still_states_its_limits(tmp_path):
+    page.render([], tmp_path / "r.html")
+    assert "Not a medical device" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize("low, high", [(0, 1), (0, 0.003), (-5, 1200), (0.2, 0.2000001), (3, 3)])
+def test_ticks_lie_inside_and_are_few(low, high):
+    frame = charts.Frame((low, high), (0, 1))
+    ticks = charts._ticks(frame.x0, frame.x1)
+    assert 2 <= len(ticks) <= 12 and frame.x0 - 1e-9 <= ticks[0] and ticks[-1] <= frame.x1 + 1e-9
+    assert ticks == sorted(set(ticks))
+
+
+def test_coordinates_span_the_frame():
+    frame = charts.Frame((0, 10), (0, 1))
+    assert frame.x(0) == charts.LEFT and frame.x(10) == charts.WIDTH - charts.RIGHT
+    assert frame.y(0) == charts.HEIGHT - charts.BOTTOM and frame.y(1) == charts.TOP
+
+
+def test_figures_without_a_value_say_why():
+    assert markup.interval({"value": None, "reason": "one class"}) == "one class"
+    assert markup.interval(None) == "–"
+    assert markup.interval({"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}, 2).startswith("0.50")
