@@ -82,6 +82,13 @@ def test_the_same_file_against_itself_is_about_one(tiny_bundle):
     assert 0.7 < record["ratio"]["value"] < 1.4 and record["other"]["latency_ms"]["p50"] > 0
 
 
+@pytest.mark.slow
+def test_memory_does_not_count_what_the_measuring_process_holds(tiny_bundle):
+    held = np.ones(60_000_000)  # 480 MB here must not show in the child's figure
+    found = memory.peak_rss(tiny_bundle)
+    assert held[0] == 1 and 0 < found["peak_rss_bytes"] < 150e6
+
+
 def test_memory_of_a_broken_model_is_a_named_error(tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"nothing")
     with pytest.raises(TargetError, match="memory failed") as caught:

@@ -11,7 +11,7 @@ from typing import Any
 from edge_derm.errors import TargetError
 
 _CHILD = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from edge_derm.measure.memory import resident_bytes
 import numpy as np
@@ -26,8 +26,7 @@ before = resident_bytes()
 classifier = load(path)
 for _ in range(3):
     classifier.predict(np.zeros((classifier.size_px, classifier.size_px, 3), np.uint8))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"before": before, "peak": peak}))
+print(json.dumps({"before": before, "peak": resident_bytes("VmHWM")}))
 """
 
 
@@ -56,9 +55,12 @@ def peak_rss(path: Path, *, backend: str = "litert", threads: int = 1) -> dict[s
     }
 
 
-def resident_bytes() -> int:
-    """Resident size of this process now."""
+def resident_bytes(field: str = "VmRSS") -> int:
+    """Resident size of this process, now or (``VmHWM``) at its peak since the program started.
+
+    ``getrusage`` would not do: its peak is inherited from the process that started this one.
+    """
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
-    raise TargetError("/proc/self/status: expected a VmRSS line, found none: is this Linux?", code="memory-proc")
+    raise TargetError(f"/proc/self/status: expected a {field} line, found none: is this Linux?", code="memory-proc")
