@@ -36,7 +36,9 @@ def stock_export(model: Any, recipe: str, calibration: np.ndarray) -> bytes:
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if recipe == "int8":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([x[None].astype(np.float32) / 128 - 1] for x in calibration)
+        converter.representative_dataset = lambda: (
+            [x[None].astype(np.float32) / 128 - 1] for x in calibration
+        )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
     with quiet_native(everything=True), contextlib.redirect_stdout(io.StringIO()):
@@ -46,8 +48,12 @@ def stock_export(model: Any, recipe: str, calibration: np.ndarray) -> bytes:
 def judge(model: bytes, pixels: np.ndarray, targets: np.ndarray, parent: np.ndarray) -> dict[str, Any]:
     """Figures of one file."""
     decided = Classifier.of(model).predict(pixels).argmax(axis=1)
-    return {"bytes": len(model), "operators": dict(count_operators(check_model(model))),
-            "accuracy": float((decided == targets).mean()), "agreement": float((decided == parent.argmax(axis=1)).mean())}
+    return {
+        "bytes": len(model),
+        "operators": dict(count_operators(check_model(model))),
+        "accuracy": float((decided == targets).mean()),
+        "agreement": float((decided == parent.argmax(axis=1)).mean()),
+    }
 
 
 def latency_ratio(fused: bytes, stock: bytes, image: np.ndarray) -> dict[str, Any]:
@@ -66,14 +72,26 @@ def measure(run: Path, chosen: Selection, calibration: Selection) -> dict[str, A
     pixels, targets, images = chosen.pixels(size_px), chosen.targets(labels), calibration.pixels(size_px)
     parent = training.probabilities(model, pixels)
     result: dict[str, Any] = {
-        "variant": record["variant"], "dilation": record["dilation"], "alpha": record["alpha"], "size_px": size_px,
-        "images": len(pixels), "part": chosen.part, "accuracy_keras": float((parent.argmax(axis=1) == targets).mean()), "rows": []}
+        "variant": record["variant"],
+        "dilation": record["dilation"],
+        "alpha": record["alpha"],
+        "size_px": size_px,
+        "images": len(pixels),
+        "part": chosen.part,
+        "accuracy_keras": float((parent.argmax(axis=1) == targets).mean()),
+        "rows": [],
+    }
     for recipe in ("float32", "int8"):
         fused = export.export(model, recipe=recipe, calibration=images).model
         stock = stock_export(model, recipe, images)
-        result["rows"].append({
-            "recipe": recipe, "fused": judge(fused, pixels, targets, parent), "stock": judge(stock, pixels, targets, parent),
-            "latency": latency_ratio(fused, stock, pixels[0])})
+        result["rows"].append(
+            {
+                "recipe": recipe,
+                "fused": judge(fused, pixels, targets, parent),
+                "stock": judge(stock, pixels, targets, parent),
+                "latency": latency_ratio(fused, stock, pixels[0]),
+            }
+        )
     return result
 
 
@@ -93,15 +111,22 @@ def main(run: Path | None, data: str, json_file: Path | None) -> None:
         origin = Provenance(data_digest=made_from["digest"], split=made_from["split"])
         chosen = select(data, part="auto", provenance=origin)
         training_part = "all" if chosen.part == "all" else "train"
-        calibration = select(data, part=training_part, provenance=origin, dataset=chosen.dataset).sample(512, seed=0)
-        result = {"record": "dilated_export", **measure(run, chosen, calibration),
-                  "environment": environment(command="benchmarks/dilated_export.py")}
+        calibration = select(data, part=training_part, provenance=origin, dataset=chosen.dataset).sample(
+            512, seed=0
+        )
+        result = {
+            "record": "dilated_export",
+            **measure(run, chosen, calibration),
+            "environment": environment(command="benchmarks/dilated_export.py"),
+        }
     for row in result["rows"]:
         fused, stock, latency = row["fused"], row["stock"], row["latency"]
-        click.echo(f"{row['recipe']}: accuracy fused {fused['accuracy']:.3f}, stock {stock['accuracy']:.3f} (Keras "
-                   f"{result['accuracy_keras']:.3f}); agreement {fused['agreement']:.3f} / {stock['agreement']:.3f}; operators "
-                   f"{sum(fused['operators'].values())} / {sum(stock['operators'].values())}; bytes {fused['bytes']:,} / "
-                   f"{stock['bytes']:,}; latency ratio {latency['ratio']['value']:.3f} ({latency['verdict']})")
+        click.echo(
+            f"{row['recipe']}: accuracy fused {fused['accuracy']:.3f}, stock {stock['accuracy']:.3f} (Keras "
+            f"{result['accuracy_keras']:.3f}); agreement {fused['agreement']:.3f} / {stock['agreement']:.3f}; operators "
+            f"{sum(fused['operators'].values())} / {sum(stock['operators'].values())}; bytes {fused['bytes']:,} / "
+            f"{stock['bytes']:,}; latency ratio {latency['ratio']['value']:.3f} ({latency['verdict']})"
+        )
     if json_file:
         files.write_json(json_file, result)
 

@@ -15,7 +15,9 @@ from typing import Any, Iterator
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it becomes ``path``, on any exception it is removed."""
     path = Path(path)
-    special = path.exists() and not path.is_file()  # a device or pipe (/dev/null) is written into, never replaced
+    special = (
+        path.exists() and not path.is_file()
+    )  # a device or pipe (/dev/null) is written into, never replaced
     if not special:
         path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=None if special else path.parent)

@@ -51,8 +51,15 @@ class Selection:
         return [dict(self.dataset.samples[i].meta) for i in self.indices]
 
 
-def select(spec: str, *, part: str = "all", provenance: Provenance | None = None, labels: Sequence[str] | None = None,
-           seed: int = 0, dataset: Dataset | None = None) -> Selection:
+def select(
+    spec: str,
+    *,
+    part: str = "all",
+    provenance: Provenance | None = None,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+    dataset: Dataset | None = None,
+) -> Selection:
     """Open ``spec`` (or take ``dataset``) and choose a part of it.
 
     ``auto``: the validation part when these are the data the model was trained on (same digest: the recorded split is
@@ -64,8 +71,11 @@ def select(spec: str, *, part: str = "all", provenance: Provenance | None = None
     dataset = dataset or open_dataset(spec, seed=seed)
     unknown = sorted(set(dataset.labels) - set(labels or dataset.labels))
     if unknown:
-        raise DataError(f"{spec}: expected only classes the model knows ({', '.join(labels or ())}), "
-                        f"got {', '.join(unknown)}: rename the folders or use other data", code="labels-unknown")
+        raise DataError(
+            f"{spec}: expected only classes the model knows ({', '.join(labels or ())}), "
+            f"got {', '.join(unknown)}: rename the folders or use other data",
+            code="labels-unknown",
+        )
     parts = recorded_parts(dataset, provenance)
     if part == "all" or (part == "auto" and not parts):
         return Selection(dataset, np.arange(len(dataset)), "all")

@@ -15,8 +15,18 @@ from typing import Any, Sequence
 import numpy as np
 
 from . import __version__
-from .bundle import (Bundle, Input, Manifest, Output, Provenance, check_model, describe_model, embed_metadata,
-                     open_bundle, write_bundle)
+from .bundle import (
+    Bundle,
+    Input,
+    Manifest,
+    Output,
+    Provenance,
+    check_model,
+    describe_model,
+    embed_metadata,
+    open_bundle,
+    write_bundle,
+)
 from .data import PREPROCESSING, read_image
 from .errors import BundleError, DataError, ModelError
 from .runtime import Classifier, golden
@@ -32,27 +42,44 @@ def inspect(path: Path) -> dict[str, Any]:
     model, bundle = read_model(path)
     summary = summarize(check_model(model, where=str(path)))
     return {
-        "record": "inspect", "path": str(path), "size_bytes": len(model), **asdict(summary),
+        "record": "inspect",
+        "path": str(path),
+        "size_bytes": len(model),
+        **asdict(summary),
         "operators": dict(summary.operators),
         "manifest": json.loads(bundle.manifest.dumps()) if bundle else None,
     }
 
 
-def adopt(path: Path, out: Path, *, labels: Path, mean: float | None = None, std: float | None = None,
-          logits: bool = False) -> dict[str, Any]:
+def adopt(
+    path: Path,
+    out: Path,
+    *,
+    labels: Path,
+    mean: float | None = None,
+    std: float | None = None,
+    logits: bool = False,
+) -> dict[str, Any]:
     """A bundle of anyone's .tflite image classifier: structure checked, labels and normalisation embedded."""
     model = read_file(path)
     check_model(model, where=str(path))
     manifest = describe_model(model, labels=read_labels(labels))
     if mean is not None or std is not None:
         pixels = manifest.input
-        manifest = manifest.updated(input=Input(
-            pixels.size_px, pixels.dtype, mean=pixels.mean if mean is None else (mean,),
-            std=pixels.std if std is None else (std,)))
+        manifest = manifest.updated(
+            input=Input(
+                pixels.size_px,
+                pixels.dtype,
+                mean=pixels.mean if mean is None else (mean,),
+                std=pixels.std if std is None else (std,),
+            )
+        )
     if logits:
         manifest = manifest.updated(output=Output(manifest.output.dtype, "logits"))
-    manifest = manifest.updated(preprocessing=dict(PREPROCESSING), provenance=Provenance(
-        source=path.name, versions={"edge_derm": __version__}, command=command_line()))
+    manifest = manifest.updated(
+        preprocessing=dict(PREPROCESSING),
+        provenance=Provenance(source=path.name, versions={"edge_derm": __version__}, command=command_line()),
+    )
     bundle = store(out, manifest, model, sample_pixels(manifest.input.size_px))
     return {**inspect(bundle.path), "record": "adopt"}
 
@@ -65,8 +92,16 @@ def train(data: str, out: Path, *, seed: int = 0, **choices: Any) -> dict[str, A
     return training.run(dataset, out, seed=seed, **choices)
 
 
-def export(source: Path, out: Path, *, recipe: str = "int8", io: str | None = None, data: str | None = None,
-           labels: Path | None = None, seed: int = 0) -> dict[str, Any]:
+def export(
+    source: Path,
+    out: Path,
+    *,
+    recipe: str = "int8",
+    io: str | None = None,
+    data: str | None = None,
+    labels: Path | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
     """A trained run or anyone's .keras classifier → calibrated, converted, checked bundle with golden vectors."""
     from .modeling import export as exporting
     from .modeling import runs
@@ -74,37 +109,67 @@ def export(source: Path, out: Path, *, recipe: str = "int8", io: str | None = No
     model, run = runs.load(source)
     names = tuple(run["classes"]) if run else read_labels(labels, why=f"{source} does not carry them")
     size_px = exporting.input_size(model)
-    images = calibration_images(source, run, data, size_px, needed=exporting.needs_calibration(recipe), seed=seed)
+    images = calibration_images(
+        source, run, data, size_px, needed=exporting.needs_calibration(recipe), seed=seed
+    )
     product = exporting.export(model, recipe=recipe, io=io, calibration=images)
     manifest = Manifest(
-        labels=names, input=Input(size_px, product.input_dtype), output=Output(product.output_dtype),
-        recipe=recipe, io=product.input_dtype, variant=run.get("variant"), alpha=run.get("alpha"),
-        dilation=run.get("dilation") or {}, preprocessing=dict(PREPROCESSING), provenance=provenance_of(source, run),
-        metrics={"validation": run["validation"]} if run else {})
+        labels=names,
+        input=Input(size_px, product.input_dtype),
+        output=Output(product.output_dtype),
+        recipe=recipe,
+        io=product.input_dtype,
+        variant=run.get("variant"),
+        alpha=run.get("alpha"),
+        dilation=run.get("dilation") or {},
+        preprocessing=dict(PREPROCESSING),
+        provenance=provenance_of(source, run),
+        metrics={"validation": run["validation"]} if run else {},
+    )
     pixels = sample_pixels(size_px) if images is None else images[:GOLDEN_IMAGES]
     bundle = store(out, manifest, product.model, pixels)
     return {
-        **inspect(bundle.path), "record": "export", "recipe": recipe,
-        "dilated_depthwise": product.dilated_depthwise, "fused": product.fused,
+        **inspect(bundle.path),
+        "record": "export",
+        "recipe": recipe,
+        "dilated_depthwise": product.dilated_depthwise,
+        "fused": product.fused,
     }
 
 
-def predict(path: Path, images: Sequence[Path], *, backend: str = "litert", threads: int = 1) -> list[dict[str, Any]]:
+def predict(
+    path: Path, images: Sequence[Path], *, backend: str = "litert", threads: int = 1
+) -> list[dict[str, Any]]:
     """One record an image: label, probabilities, entropy, conformal set, abstain; what is off is None."""
     classifier = Classifier.open(path, backend=backend, threads=threads)
     records = []
     for image in images:
         decided = classifier.classify([read_image(image)])[0]
-        records.append({
-            "record": "predict", "image": str(image), "label": decided.label,
-            "probabilities": dict(decided.probabilities), "entropy": decided.entropy, "variance": None,
-            "bhattacharyya": None, "prediction_set": decided.prediction_set, "abstained": decided.abstained,
-        })
+        records.append(
+            {
+                "record": "predict",
+                "image": str(image),
+                "label": decided.label,
+                "probabilities": dict(decided.probabilities),
+                "entropy": decided.entropy,
+                "variance": None,
+                "bhattacharyya": None,
+                "prediction_set": decided.prediction_set,
+                "abstained": decided.abstained,
+            }
+        )
     return records
 
 
-def verify(path: Path, *, data: str, against: Path | None = None, gate: Path | None = None, part: str = "auto",
-           threads: int = 1) -> tuple[dict[str, Any], Exception | None]:
+def verify(
+    path: Path,
+    *,
+    data: str,
+    against: Path | None = None,
+    gate: Path | None = None,
+    part: str = "auto",
+    threads: int = 1,
+) -> tuple[dict[str, Any], Exception | None]:
     """The deployed file against its float parent on both kernel families; the record, and the gate's failure."""
     from .trust import parity
 
@@ -114,18 +179,34 @@ def verify(path: Path, *, data: str, against: Path | None = None, gate: Path | N
     pixels = chosen.pixels(bundle.manifest.input.size_px)
     deployed = {
         name: Classifier.open(bundle, kernels=kernels, threads=threads).predict(pixels)
-        for name, kernels in (("xnnpack", "default"), ("reference", "reference"))}
+        for name, kernels in (("xnnpack", "default"), ("reference", "reference"))
+    }
     parent = None if against is None else parent_probabilities(against, chosen, bundle)
     record = parity.compare(deployed, parent, chosen.targets(bundle.manifest.labels), groups=chosen.groups)
-    record = {"record": "verify", "bundle": str(path), "against": None if against is None else str(against),
-              "images": len(pixels), "part": chosen.part, **record}
+    record = {
+        "record": "verify",
+        "bundle": str(path),
+        "against": None if against is None else str(against),
+        "images": len(pixels),
+        "part": chosen.part,
+        **record,
+    }
     failure = None if limits is None else parity.check_gate(record, limits)
     return {**record, "passed": failure is None}, failure
 
 
-def evaluate(path: Path, *, data: str, positive: str | None = None, negative: str | None = None,
-             readers: Path | None = None, part: str = "auto", backend: str = "litert", threads: int = 1,
-             seed: int = 0) -> dict[str, Any]:
+def evaluate(
+    path: Path,
+    *,
+    data: str,
+    positive: str | None = None,
+    negative: str | None = None,
+    readers: Path | None = None,
+    part: str = "auto",
+    backend: str = "litert",
+    threads: int = 1,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Metrics with 95 % intervals of a bundle on labelled images."""
     from .trust import evaluate as evaluating
 
@@ -135,13 +216,29 @@ def evaluate(path: Path, *, data: str, positive: str | None = None, negative: st
     pixels = chosen.pixels(bundle.manifest.input.size_px)
     probabilities = Classifier.open(bundle, backend=backend, threads=threads).predict(pixels)
     figures = evaluating.evaluate(
-        probabilities, chosen.targets(labels), labels, groups=chosen.groups, meta=chosen.meta,
-        image_ids=chosen.image_ids, positive=positive, negative=negative, readers=readers, seed=seed)
+        probabilities,
+        chosen.targets(labels),
+        labels,
+        groups=chosen.groups,
+        meta=chosen.meta,
+        image_ids=chosen.image_ids,
+        positive=positive,
+        negative=negative,
+        readers=readers,
+        seed=seed,
+    )
     return {"record": "evaluate", "bundle": str(path), "images": len(pixels), "part": chosen.part, **figures}
 
 
-def bench(path: Path, *, compare: Path | None = None, target: str = "local", runs: int = 200, backend: str = "litert",
-          threads: int = 1) -> dict[str, Any]:
+def bench(
+    path: Path,
+    *,
+    compare: Path | None = None,
+    target: str = "local",
+    runs: int = 200,
+    backend: str = "litert",
+    threads: int = 1,
+) -> dict[str, Any]:
     """Latency, memory and operators on a target."""
     from .measure import local
 
@@ -168,11 +265,16 @@ def records_at(path: Path) -> list[dict[str, Any]]:
     try:
         value = json.loads(read_file(path))
     except ValueError as error:
-        raise DataError(f"{path}: expected a run folder, a bundle or a JSON record, got no JSON ({error}): "
-                        "make records with --json FILE", code="record-broken") from error
+        raise DataError(
+            f"{path}: expected a run folder, a bundle or a JSON record, got no JSON ({error}): "
+            "make records with --json FILE",
+            code="record-broken",
+        ) from error
     records = value if isinstance(value, list) else [value]
     if not all(isinstance(record, dict) for record in records):
-        raise DataError(f"{path}: expected a JSON object or a list of them, got other values", code="record-broken")
+        raise DataError(
+            f"{path}: expected a JSON object or a list of them, got other values", code="record-broken"
+        )
     return records
 
 
@@ -193,8 +295,11 @@ def parent_probabilities(against: Path, chosen: Selection, bundle: Bundle) -> np
 def check_same_labels(parent: Sequence[str], deployed: Sequence[str], where: Path) -> None:
     """A parent is one only if it knows the same classes in the same order."""
     if tuple(parent) != tuple(deployed):
-        raise BundleError(f"{where}: expected the labels {', '.join(deployed)}, got {', '.join(parent)}: "
-                          "give the run this bundle was exported from", code="labels-differ")
+        raise BundleError(
+            f"{where}: expected the labels {', '.join(deployed)}, got {', '.join(parent)}: "
+            "give the run this bundle was exported from",
+            code="labels-differ",
+        )
 
 
 def store(out: Path, manifest: Manifest, model: bytes, pixels: np.ndarray) -> Bundle:
@@ -204,15 +309,18 @@ def store(out: Path, manifest: Manifest, model: bytes, pixels: np.ndarray) -> Bu
     return write_bundle(out, manifest, model=model, parts={golden.NAME: (golden.ROLE, vectors)})
 
 
-def calibration_images(source: Path, run: dict[str, Any], data: str | None, size_px: int, *, needed: bool,
-                       seed: int) -> np.ndarray | None:
+def calibration_images(
+    source: Path, run: dict[str, Any], data: str | None, size_px: int, *, needed: bool, seed: int
+) -> np.ndarray | None:
     """Training images for calibration, uint8 [N, S, S, 3]; None where the recipe needs none and none were named."""
     spec = data or (run.get("data") or {}).get("spec")
     if not needed and data is None:
         return None
     if spec is None:
-        raise ModelError(f"{source}: this recipe is calibrated on images and none are known: give --data DIR",
-                         code="calibration-missing")
+        raise ModelError(
+            f"{source}: this recipe is calibrated on images and none are known: give --data DIR",
+            code="calibration-missing",
+        )
     dataset = select(spec, seed=seed).dataset
     recorded = (run.get("data") or {}).get("split")
     part = "train" if recorded and run["data"]["digest"] == dataset.digest else "all"
@@ -223,9 +331,14 @@ def calibration_images(source: Path, run: dict[str, Any], data: str | None, size
 def provenance_of(source: Path, run: dict[str, Any]) -> Provenance:
     """Where a model came from, for the manifest."""
     data = run.get("data") or {}
-    return Provenance(source=source.name, data_digest=data.get("digest"), split=data.get("split"),
-                      seed=run.get("seed"), versions=run.get("versions") or {"edge_derm": __version__},
-                      command=command_line())
+    return Provenance(
+        source=source.name,
+        data_digest=data.get("digest"),
+        split=data.get("split"),
+        seed=run.get("seed"),
+        versions=run.get("versions") or {"edge_derm": __version__},
+        command=command_line(),
+    )
 
 
 def command_line() -> str:
@@ -244,20 +357,26 @@ def read_model(path: Path) -> tuple[bytes, Bundle | None]:
 def read_file(path: Path) -> bytes:
     """A file's bytes; a missing one or a folder is named."""
     if not path.is_file():
-        raise BundleError(f"{path}: expected a bundle folder or a file, found {'a folder' if path.is_dir() else 'nothing'}",
-                          code="file-missing")
+        raise BundleError(
+            f"{path}: expected a bundle folder or a file, found {'a folder' if path.is_dir() else 'nothing'}",
+            code="file-missing",
+        )
     return path.read_bytes()
 
 
 def read_labels(path: Path | None, why: str = "they are not in the file") -> tuple[str, ...]:
     """One label a line, blank lines ignored."""
     if path is None:
-        raise ModelError(f"expected labels, one a line, in the order of the outputs ({why}): give --labels FILE",
-                         code="labels-missing")
+        raise ModelError(
+            f"expected labels, one a line, in the order of the outputs ({why}): give --labels FILE",
+            code="labels-missing",
+        )
     try:
         return tuple(line.strip() for line in read_file(path).decode("utf-8").splitlines() if line.strip())
     except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: expected UTF-8 text, one label a line, got other bytes", code="labels-broken") from error
+        raise ModelError(
+            f"{path}: expected UTF-8 text, one label a line, got other bytes", code="labels-broken"
+        ) from error
 
 
 def sample_pixels(size_px: int) -> np.ndarray:

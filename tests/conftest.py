@@ -38,6 +38,7 @@ def _refuse_skip(report: Any) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome, report.longrepr = "failed", f"skipped, but CI has every tool: {reason}"
 
+
 LABELS = ("akiec", "bcc", "mel", "nv")
 
 

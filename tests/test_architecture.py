@@ -10,8 +10,17 @@ keras = pytest.importorskip("keras", reason="Keras is not installed")
 from edge_derm.modeling import architecture  # noqa: E402
 
 # (input channels, output channels, side after, stride) of each depthwise + pointwise pair at alpha 1 and 224 px.
-PAIRS = [(32, 64, 112), (64, 128, 56), (128, 128, 56), (128, 256, 28), (256, 256, 28), (256, 512, 14), *[(512, 512, 14)] * 5,
-         (512, 1024, 7), (1024, 1024, 7)]
+PAIRS = [
+    (32, 64, 112),
+    (64, 128, 56),
+    (128, 128, 56),
+    (128, 256, 28),
+    (256, 256, 28),
+    (256, 512, 14),
+    *[(512, 512, 14)] * 5,
+    (512, 1024, 7),
+    (1024, 1024, 7),
+]
 
 
 def test_parameters_and_macs_of_the_full_network_by_hand():
@@ -23,8 +32,9 @@ def test_parameters_and_macs_of_the_full_network_by_hand():
     assert stages.macs(1.0, 224, 1000) == macs == 568_740_352
 
 
-@pytest.mark.parametrize("dilation, expected", [
-    ({}, [3, 7, 11]), ({"dw1": 2}, [3, 11, 15]), ({"conv1": 2}, [5, 9, 13])])
+@pytest.mark.parametrize(
+    "dilation, expected", [({}, [3, 7, 11]), ({"dw1": 2}, [3, 11, 15]), ({"conv1": 2}, [5, 9, 13])]
+)
 def test_receptive_fields(dilation, expected):
     assert list(stages.receptive_fields(dilation).values())[:3] == expected
 
@@ -52,7 +62,9 @@ def test_the_receptive_field_is_what_the_arithmetic_says():
         image = base.copy()
         image[0, :, column] = 1e-2
         moved.append(first(image).numpy()[0, 16, 16].sum() != middle)
-    columns = np.flatnonzero(moved)  # a dilated layer leaves gaps inside; the field is from the first to the last
+    columns = np.flatnonzero(
+        moved
+    )  # a dilated layer leaves gaps inside; the field is from the first to the last
     assert columns[-1] - columns[0] + 1 == stages.receptive_fields({"dw1": 2})["dw1"] == 11
 
 
@@ -75,22 +87,36 @@ def test_equals_keras_mobilenet_layer_for_layer():
     assert np.allclose(features(image).numpy(), reference(image).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("text, expected", [("dw1=2", {"dw1": 2}), ("dw1=2, dw3=4,", {"dw1": 2, "dw3": 4}), ("dw1=1", {})])
+@pytest.mark.parametrize(
+    "text, expected", [("dw1=2", {"dw1": 2}), ("dw1=2, dw3=4,", {"dw1": 2, "dw3": 4}), ("dw1=1", {})]
+)
 def test_free_maps_are_read(text, expected):
     assert stages.dilation_map("mobilenet", text) == expected
 
 
-@pytest.mark.parametrize("text, code", [
-    ("dw1", "dilation-syntax"), ("dw1=2,dw1=3", "dilation-syntax"), ("dw1=x", "dilation-syntax"), ("dw14=2", "dilation-layer"),
-    ("pw1=2", "dilation-layer"), ("dw1=99", "dilation-rate"), ("dw1=0", "dilation-rate"), ("dw2=2", "dilation-stride")])
+@pytest.mark.parametrize(
+    "text, code",
+    [
+        ("dw1", "dilation-syntax"),
+        ("dw1=2,dw1=3", "dilation-syntax"),
+        ("dw1=x", "dilation-syntax"),
+        ("dw14=2", "dilation-layer"),
+        ("pw1=2", "dilation-layer"),
+        ("dw1=99", "dilation-rate"),
+        ("dw1=0", "dilation-rate"),
+        ("dw2=2", "dilation-stride"),
+    ],
+)
 def test_impossible_maps_are_refused_by_name(text, code):
     with pytest.raises(ModelError) as caught:
         stages.dilation_map("mobilenet", text)
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize("choice, code", [
-    ({"alpha": 0.1}, "alpha-range"), ({"size_px": 16}, "size-range"), ({"classes": 1}, "classes-range")])
+@pytest.mark.parametrize(
+    "choice, code",
+    [({"alpha": 0.1}, "alpha-range"), ({"size_px": 16}, "size-range"), ({"classes": 1}, "classes-range")],
+)
 def test_impossible_models_are_refused_by_name(choice, code):
     with pytest.raises(ModelError) as caught:
         architecture.build({}, **{"size_px": 32, "classes": 2, **choice})
@@ -116,12 +142,19 @@ def test_imagenet_weights_load_by_name_and_other_widths_are_refused(tmp_path):
     write_h5(tmp_path / "w.h5", reference)
     model = architecture.build({"dw1": 2}, size_px=96, classes=3)
     architecture.load_imagenet(model, tmp_path / "w.h5")
-    assert np.array_equal(model.get_layer("conv_pw_13").get_weights()[0], reference.get_layer("conv_pw_13").get_weights()[0])
-    for wrong, code in ((tmp_path / "absent.h5", "weights-missing"), (tmp_path / "text.h5", "weights-broken")):
+    assert np.array_equal(
+        model.get_layer("conv_pw_13").get_weights()[0], reference.get_layer("conv_pw_13").get_weights()[0]
+    )
+    for wrong, code in (
+        (tmp_path / "absent.h5", "weights-missing"),
+        (tmp_path / "text.h5", "weights-broken"),
+    ):
         (tmp_path / "text.h5").write_text("x")
         with pytest.raises(ModelError) as caught:
             architecture.load_imagenet(model, wrong)
         assert caught.value.code == code
     with pytest.raises(ModelError, match="alpha") as caught:
-        architecture.load_imagenet(architecture.build({}, alpha=0.5, size_px=32, classes=2), tmp_path / "w.h5")
+        architecture.load_imagenet(
+            architecture.build({}, alpha=0.5, size_px=32, classes=2), tmp_path / "w.h5"
+        )
     assert caught.value.code == "weights-shape"

@@ -66,7 +66,9 @@ def test_the_environment_is_plain_json():
 @pytest.mark.slow
 def test_a_bundle_is_measured_with_every_key_of_the_contract(tiny_bundle):
     record = local.bench(tiny_bundle, runs=50)
-    assert {"target", "emulated", "latency_ms", "instructions", "memory", "operators", "environment"} <= set(record)
+    assert {"target", "emulated", "latency_ms", "instructions", "memory", "operators", "environment"} <= set(
+        record
+    )
     assert {"p50", "p90", "p95", "p99", "mean", "ci95", "samples"} <= set(record["latency_ms"])
     assert {"model_bytes", "arena_bytes", "peak_rss_bytes"} <= set(record["memory"])
     assert record["target"] == "local" and record["emulated"] is False and record["instructions"] is None

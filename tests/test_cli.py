@@ -24,7 +24,9 @@ def run(*arguments, cwd=None):
 def refused(done, *words, status=1):
     """One line on stderr, nothing on stdout, no traceback."""
     assert done.returncode == status, (done.stdout, done.stderr)
-    assert done.stdout == "" and done.stderr.count("\n") == 1 and done.stderr.startswith("edge-derm: "), done.stderr
+    assert (
+        done.stdout == "" and done.stderr.count("\n") == 1 and done.stderr.startswith("edge-derm: ")
+    ), done.stderr
     for word in words:
         assert word in done.stderr
     return True
@@ -68,7 +70,15 @@ def test_predict_gives_the_contracts_keys(tiny_bundle, pictures):
     records = json.loads(run("predict", tiny_bundle, *chosen, "--json", "-").stdout)
     assert [record["image"] for record in records] == [str(path) for path in chosen]
     for record in records:
-        assert {"label", "probabilities", "entropy", "variance", "bhattacharyya", "prediction_set", "abstained"} <= set(record)
+        assert {
+            "label",
+            "probabilities",
+            "entropy",
+            "variance",
+            "bhattacharyya",
+            "prediction_set",
+            "abstained",
+        } <= set(record)
         assert abs(sum(record["probabilities"].values()) - 1) < 1e-5
         assert record["label"] == max(record["probabilities"], key=record["probabilities"].get)
 
@@ -76,34 +86,83 @@ def test_predict_gives_the_contracts_keys(tiny_bundle, pictures):
 def test_verify_against_a_bundle_and_its_gate(tiny_bundle, pictures, tmp_path):
     gate = tmp_path / "gate.toml"
     gate.write_text("min_agreement = 0.9\n")
-    done = run("verify", tiny_bundle, "--data", pictures, "--against", tiny_bundle, "--gate", gate, "--json", "-")
+    done = run(
+        "verify", tiny_bundle, "--data", pictures, "--against", tiny_bundle, "--gate", gate, "--json", "-"
+    )
     record = json.loads(done.stdout)
-    assert done.returncode == 0 and record["passed"] is True and record["part"] == "all" and record["images"] == 24
+    assert (
+        done.returncode == 0
+        and record["passed"] is True
+        and record["part"] == "all"
+        and record["images"] == 24
+    )
     assert record["agreement"]["xnnpack"] == 1.0 and record["accuracy_float"] == record["accuracy_deployed"]
     alone = json.loads(run("verify", tiny_bundle, "--data", pictures, "--json", "-").stdout)
     assert alone["accuracy_float"] is None and alone["agreement"] == {"xnnpack": None, "reference": None}
     gate.write_text("min_accuracy = 1.01\n")
     failed = run("verify", tiny_bundle, "--data", pictures, "--gate", gate)
-    assert failed.returncode == 1 and "gate failed: min_accuracy" in failed.stderr and failed.stderr.count("\n") == 1
+    assert (
+        failed.returncode == 1
+        and "gate failed: min_accuracy" in failed.stderr
+        and failed.stderr.count("\n") == 1
+    )
 
 
 def test_evaluate_gives_figures_with_intervals(tiny_bundle, pictures):
-    record = json.loads(run("evaluate", tiny_bundle, "--data", pictures, "--positive", "mel", "--negative", "nv", "--json", "-").stdout)
+    record = json.loads(
+        run(
+            "evaluate",
+            tiny_bundle,
+            "--data",
+            pictures,
+            "--positive",
+            "mel",
+            "--negative",
+            "nv",
+            "--json",
+            "-",
+        ).stdout
+    )
     for key in ("accuracy", "balanced_accuracy", "ece", "brier"):
         assert {"value", "low", "high", "n"} <= set(record[key])
-    assert set(record["auroc"]) == {"akiec", "bcc", "mel", "nv"} and record["operating_points"] and record["readers"] is None
+    assert (
+        set(record["auroc"]) == {"akiec", "bcc", "mel", "nv"}
+        and record["operating_points"]
+        and record["readers"] is None
+    )
 
 
 def test_adopt_then_everything_works(tiny_uint8, pictures, tmp_path):
     (tmp_path / "theirs.tflite").write_bytes(tiny_uint8)
     (tmp_path / "labels.txt").write_text("akiec\nbcc\nmel\nnv\n")
-    done = run("adopt", tmp_path / "theirs.tflite", "--labels", tmp_path / "labels.txt", "--out", tmp_path / "b.bundle", "--json", "-")
+    done = run(
+        "adopt",
+        tmp_path / "theirs.tflite",
+        "--labels",
+        tmp_path / "labels.txt",
+        "--out",
+        tmp_path / "b.bundle",
+        "--json",
+        "-",
+    )
     record = json.loads(done.stdout)
-    assert {"operators", "size_bytes", "inputs", "outputs"} <= set(record) and record["inputs"][0]["dtype"] == "uint8"
+    assert {"operators", "size_bytes", "inputs", "outputs"} <= set(record) and record["inputs"][0][
+        "dtype"
+    ] == "uint8"
     assert run("predict", tmp_path / "b.bundle", pictures / "mel" / "0.png").returncode == 0
     assert run("verify", tmp_path / "b.bundle", "--data", pictures).returncode == 0
     (tmp_path / "labels.txt").write_text("one\ntwo\n")
-    refused(run("adopt", tmp_path / "theirs.tflite", "--labels", tmp_path / "labels.txt", "--out", tmp_path / "c.bundle"), "4")
+    refused(
+        run(
+            "adopt",
+            tmp_path / "theirs.tflite",
+            "--labels",
+            tmp_path / "labels.txt",
+            "--out",
+            tmp_path / "c.bundle",
+        ),
+        "4",
+    )
     assert not (tmp_path / "c.bundle").exists()
 
 
@@ -127,7 +186,9 @@ def test_missing_and_wrong_things_get_one_clear_line(tiny_bundle, pictures, tmp_
     assert refused(run("verify", tiny_bundle, "--data", empty), "empty", "no usable image")
     assert refused(run("verify", tiny_bundle, "--data", absent), "absent")
     assert refused(run("verify", tiny_bundle, "--data", pictures, "--gate", absent), "TOML")
-    assert refused(run("verify", tiny_bundle, "--data", pictures, "--part", "train"), "not trained on these data")
+    assert refused(
+        run("verify", tiny_bundle, "--data", pictures, "--part", "train"), "not trained on these data"
+    )
     assert refused(run("evaluate", tiny_bundle, "--data", "synthetic:16"), "keratosis")
     assert refused(run("evaluate", tiny_bundle, "--data", pictures, "--positive", "cat"), "cat")
     assert refused(run("bench", absent), "absent")
@@ -140,9 +201,14 @@ def test_a_damaged_bundle_is_refused_by_every_command(tiny_bundle, pictures, tmp
     data = bytearray(model.read_bytes())
     data[len(data) // 2] ^= 1
     model.write_bytes(bytes(data))
-    for arguments in (["inspect", tiny_bundle], ["predict", tiny_bundle, pictures / "mel" / "0.png"], ["bench", tiny_bundle],
-                      ["verify", tiny_bundle, "--data", pictures], ["evaluate", tiny_bundle, "--data", pictures],
-                      ["report", tiny_bundle, "--out", tmp_path / "r.html"]):
+    for arguments in (
+        ["inspect", tiny_bundle],
+        ["predict", tiny_bundle, pictures / "mel" / "0.png"],
+        ["bench", tiny_bundle],
+        ["verify", tiny_bundle, "--data", pictures],
+        ["evaluate", tiny_bundle, "--data", pictures],
+        ["report", tiny_bundle, "--out", tmp_path / "r.html"],
+    ):
         assert refused(run(*arguments), "model.tflite")
 
 
@@ -161,8 +227,20 @@ def test_a_full_disk_gets_one_line(tiny_bundle):
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_one_line_and_a_run_that_goes_on(tmp_path):
-    command = [sys.executable, "-c", "from edge_derm.cli import main; main()", "train", "--data", "synthetic:96", "--size", "32",
-               "--epochs", "40", "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-c",
+        "from edge_derm.cli import main; main()",
+        "train",
+        "--data",
+        "synthetic:96",
+        "--size",
+        "32",
+        "--epochs",
+        "40",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "checkpoint.npz").exists() and time.monotonic() < deadline:
@@ -182,7 +260,13 @@ def test_the_main_line_end_to_end(tmp_path):
     assert {"bundle", "report", "accuracy_float", "accuracy_int8", "latency_ms"} <= set(record)
     assert record["latency_ms"]["p50"] > 0 and record["agreement"]["reference"] is not None
     page = (tmp_path / "demo" / "report.html").read_text()
-    for word in ("Confusion matrix", "Not a medical device", "data:image/png;base64", "DEPTHWISE_CONV_2D", "p95"):
+    for word in (
+        "Confusion matrix",
+        "Not a medical device",
+        "data:image/png;base64",
+        "DEPTHWISE_CONV_2D",
+        "p95",
+    ):
         assert word in page
     assert "http://" not in page and "https://" not in page
     shown = json.loads(run("inspect", record["bundle"], "--json", "-").stdout)
@@ -190,10 +274,27 @@ def test_the_main_line_end_to_end(tmp_path):
     # Judged on its own data without --part, a model is judged on what it was not trained on.
     verified = json.loads(run("verify", record["bundle"], "--data", "synthetic:320", "--json", "-").stdout)
     assert verified["part"] == "validation" and verified["images"] < 60
-    exported = run("export", tmp_path / "demo" / "run", "--recipe", "int8", "--io", "uint8", "--out", tmp_path / "u.bundle", "--json", "-")
-    assert {"recipe", "size_bytes", "operators", "dilated_depthwise", "fused"} <= set(json.loads(exported.stdout))
+    exported = run(
+        "export",
+        tmp_path / "demo" / "run",
+        "--recipe",
+        "int8",
+        "--io",
+        "uint8",
+        "--out",
+        tmp_path / "u.bundle",
+        "--json",
+        "-",
+    )
+    assert {"recipe", "size_bytes", "operators", "dilated_depthwise", "fused"} <= set(
+        json.loads(exported.stdout)
+    )
 
 
 def test_json_has_no_not_a_number():
     assert clean({"a": np.float32("nan"), "b": [np.int64(3)], "c": np.array([1.5]), 4: None}) == {
-        "a": None, "b": [3], "c": [1.5], "4": None}
+        "a": None,
+        "b": [3],
+        "c": [1.5],
+        "4": None,
+    }

@@ -11,8 +11,12 @@ ROOT = Path(__file__).parent.parent
 
 def test_imports_point_only_backwards_along_the_arrows():
     pytest.importorskip("importlinter", reason="import-linter is not installed")
-    done = subprocess.run([sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

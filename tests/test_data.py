@@ -29,8 +29,16 @@ def folders(tmp_path):
 @pytest.fixture
 def table(tmp_path):
     root = tmp_path / "ham"
-    rows = [{"image_id": f"i{i}", "dx": "mel" if i % 3 == 0 else "nv", "lesion_id": f"l{i // 2}", "age": str(i), "sex": "female"}
-            for i in range(12)]
+    rows = [
+        {
+            "image_id": f"i{i}",
+            "dx": "mel" if i % 3 == 0 else "nv",
+            "lesion_id": f"l{i // 2}",
+            "age": str(i),
+            "sex": "female",
+        }
+        for i in range(12)
+    ]
     for i in range(12):
         write_image(root / "images" / f"i{i}.jpg", value=10 * i)
     write_rows(root, rows)
@@ -102,17 +110,23 @@ def test_truncated_images_are_counted_when_read(folders):
     assert caught.value.code == "images-broken"
 
 
-@pytest.mark.parametrize("make, code", [
-    (lambda r: r / "absent", "data-missing"),
-    (lambda r: (r / "file").write_text("x") and r / "file", "data-not-a-folder"),
-    (lambda r: r, "data-empty"),
-    (lambda r: (write_image(r / "only" / "a.png"), r)[1], "data-one-class"),
-    (lambda r: ((r / "metadata.csv").write_text("a,b\n1,2\n"), r)[1], "metadata-columns"),
-    (lambda r: ((r / "metadata.csv").write_text("image_id,dx\ni,mel\ni,nv\n"), r)[1], "metadata-duplicate"),
-    (lambda r: ((r / "metadata.csv").write_bytes(b"\xff\xfe\x00"), r)[1], "metadata-broken"),
-    (lambda r: "synthetic:3", "synthetic-count"),
-    (lambda r: "synthetic:many", "synthetic-count"),
-])
+@pytest.mark.parametrize(
+    "make, code",
+    [
+        (lambda r: r / "absent", "data-missing"),
+        (lambda r: (r / "file").write_text("x") and r / "file", "data-not-a-folder"),
+        (lambda r: r, "data-empty"),
+        (lambda r: (write_image(r / "only" / "a.png"), r)[1], "data-one-class"),
+        (lambda r: ((r / "metadata.csv").write_text("a,b\n1,2\n"), r)[1], "metadata-columns"),
+        (
+            lambda r: ((r / "metadata.csv").write_text("image_id,dx\ni,mel\ni,nv\n"), r)[1],
+            "metadata-duplicate",
+        ),
+        (lambda r: ((r / "metadata.csv").write_bytes(b"\xff\xfe\x00"), r)[1], "metadata-broken"),
+        (lambda r: "synthetic:3", "synthetic-count"),
+        (lambda r: "synthetic:many", "synthetic-count"),
+    ],
+)
 def test_what_cannot_be_used_is_refused_by_name(tmp_path, make, code):
     with pytest.raises(DataError) as caught:
         open_dataset(make(tmp_path))
@@ -125,12 +139,16 @@ def test_images_do_not_depend_on_the_number_of_workers():
 
 
 def made_up(labels, groups):
-    samples = tuple(Sample(f"i{i:03d}", label, f"g{group}") for i, (label, group) in enumerate(zip(labels, groups)))
+    samples = tuple(
+        Sample(f"i{i:03d}", label, f"g{group}") for i, (label, group) in enumerate(zip(labels, groups))
+    )
     return Dataset("made up", "made up", ("a", "b", "c"), samples, (), "")
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=20, max_size=120), st.integers(0, 5))
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=20, max_size=120), st.integers(0, 5)
+)
 def test_no_lesion_is_on_two_sides_and_no_image_is_lost(pairs, seed):
     labels, groups = zip(*pairs)
     dataset = made_up(labels, groups)

@@ -119,13 +119,20 @@ def test_calibration_error_by_hand():
     # Fifteen bins: 0.95 and 0.9 lie in [14/15, 1] and [13/15, 14/15); 0.6 in [9/15, 10/15); 0.55 in [8/15, 9/15).
     assert calibration.ece(confidence, correct) == pytest.approx((0.05 + 0.9 + 0.4 + 0.45) / 4)
     assert calibration.ece(np.ones(3), np.ones(3, bool)) == 0.0
-    assert calibration.adaptive_ece(confidence, correct, bins=2) == pytest.approx((abs(2 - 1.15) + abs(1 - 1.85)) / 4)
+    assert calibration.adaptive_ece(confidence, correct, bins=2) == pytest.approx(
+        (abs(2 - 1.15) + abs(1 - 1.85)) / 4
+    )
 
 
 def test_per_class_figures_by_hand():
     called, true = np.array([1, 1, 0, 0, 0], bool), np.array([1, 0, 1, 0, 0], bool)
     row = per_class(called, true)
-    assert [row[k]["value"] for k in ("sensitivity", "specificity", "ppv", "npv")] == [1 / 2, 2 / 3, 1 / 2, 2 / 3]
+    assert [row[k]["value"] for k in ("sensitivity", "specificity", "ppv", "npv")] == [
+        1 / 2,
+        2 / 3,
+        1 / 2,
+        2 / 3,
+    ]
     assert row["f1"] == 0.5 and row["sensitivity"]["n"] == 2
 
 
@@ -134,7 +141,9 @@ def test_the_bootstrap_draws_lesions_whole():
     rng = np.random.default_rng(0)
     lesion = rng.random(200) < 0.7
     values = np.repeat(lesion, 2).astype(float)
-    paired = intervals.resample(lambda i: float(values[i].mean()), [str(k) for k in np.repeat(np.arange(200), 2)])
+    paired = intervals.resample(
+        lambda i: float(values[i].mean()), [str(k) for k in np.repeat(np.arange(200), 2)]
+    )
     single = intervals.resample(lambda i: float(values[i].mean()), [str(k) for k in range(400)])
     ratio = (paired["high"] - paired["low"]) / (single["high"] - single["low"])
     assert 1.25 < ratio < 1.6
@@ -149,17 +158,37 @@ def random_case(n=120, classes=3, seed=0):
 
 def run(p, y, labels=("mel", "nv", "bkl"), **options):
     n = len(y)
-    return evaluate(p, y, labels, groups=[str(i) for i in range(n)], image_ids=[f"i{i}" for i in range(n)],
-                    meta=[{"age": str(20 + i % 60), "sex": "female"} for i in range(n)], **options)
+    return evaluate(
+        p,
+        y,
+        labels,
+        groups=[str(i) for i in range(n)],
+        image_ids=[f"i{i}" for i in range(n)],
+        meta=[{"age": str(20 + i % 60), "sex": "female"} for i in range(n)],
+        **options,
+    )
 
 
 def test_an_evaluation_is_json_with_every_key_and_repeats():
     p, y = random_case()
     record = run(p, y, positive="mel", negative="nv")
-    assert {"accuracy", "balanced_accuracy", "per_class", "auroc", "ece", "brier", "operating_points", "readers"} <= set(record)
+    assert {
+        "accuracy",
+        "balanced_accuracy",
+        "per_class",
+        "auroc",
+        "ece",
+        "brier",
+        "operating_points",
+        "readers",
+    } <= set(record)
     for key in ("accuracy", "balanced_accuracy", "ece", "brier"):
-        assert set(record[key]) == {"value", "low", "high", "n"} and record[key]["low"] <= record[key]["value"]
-    assert json.dumps(record, allow_nan=False) == json.dumps(run(p, y, positive="mel", negative="nv"), allow_nan=False)
+        assert (
+            set(record[key]) == {"value", "low", "high", "n"} and record[key]["low"] <= record[key]["value"]
+        )
+    assert json.dumps(record, allow_nan=False) == json.dumps(
+        run(p, y, positive="mel", negative="nv"), allow_nan=False
+    )
     assert record["task"]["n"] == int((y < 2).sum())
     assert set(record["subgroups"]) == {"age", "sex"}
 
@@ -203,14 +232,23 @@ def test_readers_are_compared_on_the_images_both_saw(tmp_path):
     assert set(compared) == {"anna", "bert", "pooled"}
     assert compared["anna"]["sensitivity"]["value"] == 1 and compared["anna"]["specificity"]["value"] == 1
     assert compared["bert"]["sensitivity"]["value"] == 1 and compared["bert"]["specificity"]["value"] == 0
-    assert compared["anna"]["n"] == int((y[:150] < 2).sum()) and compared["pooled"]["n"] == 2 * compared["anna"]["n"]
+    assert (
+        compared["anna"]["n"] == int((y[:150] < 2).sum())
+        and compared["pooled"]["n"] == 2 * compared["anna"]["n"]
+    )
     assert compared["anna"]["mcnemar"]["all"]["p_holm"] >= compared["anna"]["mcnemar"]["all"]["p"]
 
 
-@pytest.mark.parametrize("text, code", [
-    ("a,b\n", "readers-columns"), ("reader,image_id,decision\n", "readers-empty"),
-    ("reader,image_id,decision\nx,i0,perhaps\n", "readers-decision"),
-    ("reader,image_id,decision\nx,i0,1\nx,i0,0\n", "readers-duplicate"), (None, "readers-missing")])
+@pytest.mark.parametrize(
+    "text, code",
+    [
+        ("a,b\n", "readers-columns"),
+        ("reader,image_id,decision\n", "readers-empty"),
+        ("reader,image_id,decision\nx,i0,perhaps\n", "readers-decision"),
+        ("reader,image_id,decision\nx,i0,1\nx,i0,0\n", "readers-duplicate"),
+        (None, "readers-missing"),
+    ],
+)
 def test_bad_reader_tables_are_refused_by_name(tmp_path, text, code):
     if text is not None:
         (tmp_path / "r.csv").write_text(text)
@@ -222,27 +260,42 @@ def test_bad_reader_tables_are_refused_by_name(tmp_path, text, code):
 def test_parity_by_hand():
     parent = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
     near = np.array([[0.8, 0.2], [0.3, 0.7], [0.45, 0.55], [0.3, 0.7]])
-    record = parity.compare({"xnnpack": near, "reference": parent}, parent, np.array([0, 1, 0, 0]), groups=list("abcd"))
+    record = parity.compare(
+        {"xnnpack": near, "reference": parent}, parent, np.array([0, 1, 0, 0]), groups=list("abcd")
+    )
     assert record["agreement"] == {"xnnpack": 0.75, "reference": 1.0}
     assert record["accuracy_float"] == 0.75 and record["accuracy_deployed"] == 0.5
     assert record["max_abs_probability_error"] == pytest.approx(0.15)
     assert record["disagreements"]["xnnpack"] == [2]
-    alone = parity.compare({"xnnpack": near, "reference": parent}, None, np.array([0, 1, 0, 0]), groups=list("abcd"))
+    alone = parity.compare(
+        {"xnnpack": near, "reference": parent}, None, np.array([0, 1, 0, 0]), groups=list("abcd")
+    )
     assert alone["accuracy_float"] is None and alone["agreement"] == {"xnnpack": None, "reference": None}
 
 
 def test_gates_pass_fail_and_refuse(tmp_path):
     file = tmp_path / "gate.toml"
-    record = {"agreement": {"xnnpack": 0.99, "reference": 0.97}, "accuracy_float": 0.8, "accuracy_deployed": 0.79,
-              "max_abs_probability_error": 0.1}
+    record = {
+        "agreement": {"xnnpack": 0.99, "reference": 0.97},
+        "accuracy_float": 0.8,
+        "accuracy_deployed": 0.79,
+        "max_abs_probability_error": 0.1,
+    }
     file.write_text("min_agreement = 0.96\nmax_accuracy_drop = 0.02\n")
     assert parity.check_gate(record, parity.read_gate(file)) is None
     file.write_text("min_agreement = 0.985\nmin_accuracy = 0.9\n")
     failed = parity.check_gate(record, parity.read_gate(file))
     assert "min_agreement: expected at least 0.985, got 0.97" in str(failed) and "min_accuracy" in str(failed)
-    unmeasured = parity.check_gate({**record, "agreement": {"xnnpack": None, "reference": None}}, {"min_agreement": 0.5})
+    unmeasured = parity.check_gate(
+        {**record, "agreement": {"xnnpack": None, "reference": None}}, {"min_agreement": 0.5}
+    )
     assert unmeasured is not None and "not measured" in str(unmeasured)
-    for text, code in (("agreement = 1", "gate-unknown"), ("min_accuracy = 'x'", "gate-value"), ("=", "gate-broken"), ("", "gate-empty")):
+    for text, code in (
+        ("agreement = 1", "gate-unknown"),
+        ("min_accuracy = 'x'", "gate-value"),
+        ("=", "gate-broken"),
+        ("", "gate-empty"),
+    ):
         file.write_text(text)
         with pytest.raises(GateError) as caught:
             parity.read_gate(file)

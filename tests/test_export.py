@@ -1,7 +1,7 @@
 """Export: one dilated operator, exact pixels at the edge, and a check that refuses degraded products."""
 
 import contextlib
-import io
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -32,15 +32,28 @@ def model():
     for layer in made.layers:
         if layer.name.endswith("_bn"):
             gamma, beta, mean, variance = layer.get_weights()
-            layer.set_weights([rng.uniform(0.5, 1.5, gamma.shape), rng.normal(0, 0.2, beta.shape), rng.normal(0, 0.1, mean.shape),
-                               rng.uniform(0.5, 2, variance.shape)])
+            layer.set_weights(
+                [
+                    rng.uniform(0.5, 1.5, gamma.shape),
+                    rng.normal(0, 0.2, beta.shape),
+                    rng.normal(0, 0.1, mean.shape),
+                    rng.uniform(0.5, 2, variance.shape),
+                ]
+            )
     return made
 
 
 @pytest.fixture(scope="module")
 def products(model, pixels):
-    chosen = [("float32", None), ("float16", None), ("dynamic", None), ("int8", "int8"), ("int8", "uint8"), ("int8", "float32"),
-              ("int16x8", None)]
+    chosen = [
+        ("float32", None),
+        ("float16", None),
+        ("dynamic", None),
+        ("int8", "int8"),
+        ("int8", "uint8"),
+        ("int8", "float32"),
+        ("int16x8", None),
+    ]
     return {(r, io): exporting.export(model, recipe=r, io=io, calibration=pixels) for r, io in chosen}
 
 
@@ -50,7 +63,10 @@ def test_every_dilated_layer_is_one_operator_in_every_recipe(products):
         assert product.dilated_depthwise == 2
         names = set(product.summary.operators)
         assert not names & {"SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "MUL", "ADD"}
-        assert product.summary.operators["DEPTHWISE_CONV_2D"] == 13 and product.summary.operators["CONV_2D"] == 14
+        assert (
+            product.summary.operators["DEPTHWISE_CONV_2D"] == 13
+            and product.summary.operators["CONV_2D"] == 14
+        )
 
 
 @pytest.mark.slow
@@ -80,7 +96,7 @@ def test_a_uint8_input_is_the_pixel_and_an_int8_input_the_pixel_less_128(product
 @pytest.mark.slow
 def test_the_stock_path_is_refused_by_the_check(model, pixels):
     """Keras' own dilated layers through Keras' own converter: the degraded graph that the check exists for."""
-    with quiet_native(everything=True), contextlib.redirect_stdout(io.StringIO()):
+    with quiet_native(everything=True), contextlib.redirect_stdout(StringIO()):
         stock = tf.lite.TFLiteConverter.from_keras_model(model).convert()
     with pytest.raises(ModelError) as caught:
         check_product(stock, recipe="float32", io="float32", rates=[2, 3])
@@ -90,8 +106,11 @@ def test_the_stock_path_is_refused_by_the_check(model, pixels):
 @pytest.mark.slow
 def test_the_check_counts_rates_and_types(products):
     data = products["int8", "int8"].model
-    for change, code in (({"rates": [2]}, "product-dilation"), ({"rates": [2, 2]}, "product-dilation"),
-                         ({"io": "uint8"}, "product-io")):
+    for change, code in (
+        ({"rates": [2]}, "product-dilation"),
+        ({"rates": [2, 2]}, "product-dilation"),
+        ({"io": "uint8"}, "product-io"),
+    ):
         with pytest.raises(ModelError) as caught:
             check_product(data, **{"recipe": "int8", "io": "int8", "rates": [2, 3], **change})
         assert caught.value.code == code
@@ -115,9 +134,14 @@ def test_anyones_dilated_classifier_is_fused_too(pixels):
     assert np.abs(Classifier.of(product.model).predict(pixels) - probabilities(theirs, pixels)).max() <= 1e-5
 
 
-@pytest.mark.parametrize("choice, code", [
-    ({"recipe": "int4"}, "recipe-unknown"), ({"recipe": "float32", "io": "int8"}, "recipe-io"),
-    ({"recipe": "int8"}, "calibration-missing")])
+@pytest.mark.parametrize(
+    "choice, code",
+    [
+        ({"recipe": "int4"}, "recipe-unknown"),
+        ({"recipe": "float32", "io": "int8"}, "recipe-io"),
+        ({"recipe": "int8"}, "calibration-missing"),
+    ],
+)
 def test_impossible_choices_are_refused(model, choice, code):
     with pytest.raises(ModelError) as caught:
         exporting.export(model, **choice)
@@ -127,5 +151,7 @@ def test_impossible_choices_are_refused(model, choice, code):
 def test_models_that_are_no_classifiers_are_refused():
     image = keras.Input((48, 32, 3))
     with pytest.raises(ModelError) as caught:
-        exporting.input_size(keras.Model(image, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(image))))
+        exporting.input_size(
+            keras.Model(image, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(image)))
+        )
     assert caught.value.code == "keras-interface"

@@ -53,8 +53,11 @@ def test_known_pixels_give_known_bytes(shape):
 def test_equals_the_plain_integer_definition(height, width, size_px, seed):
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     reduced = reduce_plainly(image, size_px)
-    expected = reduced if reduced.shape[0] == size_px else cv2.resize(
-        reduced, (size_px, size_px), interpolation=cv2.INTER_LINEAR_EXACT)
+    expected = (
+        reduced
+        if reduced.shape[0] == size_px
+        else cv2.resize(reduced, (size_px, size_px), interpolation=cv2.INTER_LINEAR_EXACT)
+    )
     assert np.array_equal(preprocess(image, size_px), expected)
 
 
@@ -77,7 +80,9 @@ def test_bgr_and_rgb_agree():
     assert np.array_equal(preprocess(swapped, 32, order="bgr"), preprocess(image, 32))
 
 
-@pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
+)
 def test_other_arrays_are_refused(bad):
     with pytest.raises(DataError, match="expected uint8") as caught:
         preprocess(bad, 8)

@@ -42,12 +42,19 @@ def test_the_shell_and_python_examples_run(desk):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     commands = block("Your images", "sh")
     assert len(commands.strip().splitlines()) == 6
-    done = subprocess.run(["sh", "-e", "-c", commands], cwd=desk, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["sh", "-e", "-c", commands], cwd=desk, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (desk / "report.html").stat().st_size > 10_000
     (desk / "demo").mkdir()
     (desk / "d1.bundle").rename(desk / "demo" / "model.bundle")
-    done = subprocess.run([sys.executable, "-c", block("Five lines of Python", "python")], cwd=desk, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", block("Five lines of Python", "python")],
+        cwd=desk,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     label, probability = done.stdout.split()
     assert label in ("keratosis", "melanoma", "nevus", "vascular") and 0.25 <= float(probability) <= 1

@@ -34,21 +34,56 @@ class Balance(HTMLParser):
 
 
 def records():
-    latency = {"p50": 1.0, "p90": 1.2, "p95": 1.3, "p99": 2.0, "mean": 1.1, "ci95": [0.9, 1.1], "samples": [1.0, 1.1, 1.2] * 20,
-               "warning": None}
+    latency = {
+        "p50": 1.0,
+        "p90": 1.2,
+        "p95": 1.3,
+        "p99": 2.0,
+        "mean": 1.1,
+        "ci95": [0.9, 1.1],
+        "samples": [1.0, 1.1, 1.2] * 20,
+        "warning": None,
+    }
     figure = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
     none = {"value": None, "low": None, "high": None, "n": 0, "reason": HOSTILE}
     per = {"sensitivity": figure, "specificity": none, "ppv": figure, "npv": figure, "f1": None, "n": 5}
     return [
-        {"record": "bench", "target": "local", "emulated": False, "latency_ms": latency, "instructions": None,
-         "memory": {"model_bytes": 5, "peak_rss_bytes": 2**20}, "environment": {"cpu": HOSTILE}},
-        {"record": "bench", "target": "qemu:cortex-a72", "emulated": True, "latency_ms": None, "instructions": 6_190_000,
-         "memory": {}, "environment": {}},
-        {"record": "evaluate", "images": 10, "part": "all", "labels": [HOSTILE, "b"], "confusion": [[3, 2], [1, 4]],
-         "accuracy": figure, "balanced_accuracy": none, "ece": figure, "brier": figure, "per_class": {HOSTILE: per, "b": per},
-         "auroc": {HOSTILE: figure, "b": none}, "reliability": [{"confidence": 0.5, "accuracy": 0.6, "n": 3}],
-         "roc": {HOSTILE: {"false_positive_rate": [0, 0.5, 1], "sensitivity": [0, 0.8, 1]},
-                 "b": {"false_positive_rate": [], "sensitivity": []}}},
+        {
+            "record": "bench",
+            "target": "local",
+            "emulated": False,
+            "latency_ms": latency,
+            "instructions": None,
+            "memory": {"model_bytes": 5, "peak_rss_bytes": 2**20},
+            "environment": {"cpu": HOSTILE},
+        },
+        {
+            "record": "bench",
+            "target": "qemu:cortex-a72",
+            "emulated": True,
+            "latency_ms": None,
+            "instructions": 6_190_000,
+            "memory": {},
+            "environment": {},
+        },
+        {
+            "record": "evaluate",
+            "images": 10,
+            "part": "all",
+            "labels": [HOSTILE, "b"],
+            "confusion": [[3, 2], [1, 4]],
+            "accuracy": figure,
+            "balanced_accuracy": none,
+            "ece": figure,
+            "brier": figure,
+            "per_class": {HOSTILE: per, "b": per},
+            "auroc": {HOSTILE: figure, "b": none},
+            "reliability": [{"confidence": 0.5, "accuracy": 0.6, "n": 3}],
+            "roc": {
+                HOSTILE: {"false_positive_rate": [0, 0.5, 1], "sensitivity": [0, 0.8, 1]},
+                "b": {"false_positive_rate": [], "sensitivity": []},
+            },
+        },
         {"record": "verify"},  # lacks everything: shown as it is
         {"record": "something new", "values": list(range(30)), "nested": {"a": None}},
     ]

@@ -47,7 +47,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
     resumed = training.train(dataset, parts, QUICK, tmp_path / "cut")
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     assert whole["history"] == resumed["history"] and whole["validation"] == resumed["validation"]
-    assert training.train(dataset, parts, QUICK, tmp_path / "cut") == json.loads((tmp_path / "cut" / "run.json").read_text())
+    assert training.train(dataset, parts, QUICK, tmp_path / "cut") == json.loads(
+        (tmp_path / "cut" / "run.json").read_text()
+    )
     with pytest.raises(ModelError) as caught:
         training.train(dataset, parts, replace(QUICK, seed=1), tmp_path / "cut")
     assert caught.value.code == "run-differs"
@@ -65,7 +67,9 @@ def test_a_budget_ends_in_time_with_a_usable_model(data, tmp_path):
 @pytest.mark.slow
 def test_it_learns_more_than_the_majority_class(tmp_path):
     dataset = open_dataset("synthetic:640")
-    record = training.train(dataset, split(dataset, seed=0), training.TrainConfig(size_px=32, epochs=10), tmp_path / "run")
+    record = training.train(
+        dataset, split(dataset, seed=0), training.TrainConfig(size_px=32, epochs=10), tmp_path / "run"
+    )
     assert record["validation"]["balanced_accuracy"] > 0.5
     assert record["history"][-1]["loss"] < record["history"][0]["loss"]
 
@@ -98,8 +102,20 @@ def test_damaged_run_folders_are_named(tmp_path):
 @pytest.mark.slow
 def test_killed_for_good_it_goes_on(tmp_path):
     """SIGKILL in the middle of a run of the command line; the same command then finishes it."""
-    command = [sys.executable, "-c", "from edge_derm.cli import main; main()", "train", "--data", "synthetic:96", "--size", "32",
-               "--epochs", "6", "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-c",
+        "from edge_derm.cli import main; main()",
+        "train",
+        "--data",
+        "synthetic:96",
+        "--size",
+        "32",
+        "--epochs",
+        "6",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     state = tmp_path / "run" / "checkpoint.npz"
     for _ in range(600):

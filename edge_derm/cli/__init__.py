@@ -110,6 +110,8 @@ def missing_package(error: ImportError) -> str:
     """Name the extra that brings a missing package."""
     package = (error.name or "").split(".")[0]
     if package in {"tensorflow", "keras"}:
-        return (f"this command needs TensorFlow and found no package {package!r}: "
-                "pip install 'edge-derm[train]' (a board does not need it: train and export elsewhere)")
+        return (
+            f"this command needs TensorFlow and found no package {package!r}: "
+            "pip install 'edge-derm[train]' (a board does not need it: train and export elsewhere)"
+        )
     return f"a needed package is missing: {error}"

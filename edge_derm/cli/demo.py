@@ -17,9 +17,23 @@ EPOCHS = 20
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder for everything it makes.")
-@click.option("--variant", type=click.Choice(["mobilenet", "d1", "d2", "d3"]), default="d1", show_default=True)
-@click.option("--images", type=click.IntRange(200), default=IMAGES, show_default=True, help="Synthetic pictures to make.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    help="Folder for everything it makes.",
+)
+@click.option(
+    "--variant", type=click.Choice(["mobilenet", "d1", "d2", "d3"]), default="d1", show_default=True
+)
+@click.option(
+    "--images",
+    type=click.IntRange(200),
+    default=IMAGES,
+    show_default=True,
+    help="Synthetic pictures to make.",
+)
 @click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True)
 @shared.seed_option
 @shared.json_option
@@ -54,14 +68,24 @@ def demo(out: Path, variant: str, images: int, epochs: int, seed: int, json_file
     page = steps.report([out / "records.json"], out / "report.html")
     bench = next(record for record in records if record["record"] == "bench")
     result = {
-        "record": "demo", "bundle": str(bundle), "report": page["report"],
-        "accuracy_float": verified["accuracy_float"], "accuracy_int8": verified["accuracy_deployed"],
-        "agreement": verified["agreement"], "latency_ms": bench["latency_ms"], "memory": bench["memory"],
+        "record": "demo",
+        "bundle": str(bundle),
+        "report": page["report"],
+        "accuracy_float": verified["accuracy_float"],
+        "accuracy_int8": verified["accuracy_deployed"],
+        "agreement": verified["agreement"],
+        "latency_ms": bench["latency_ms"],
+        "memory": bench["memory"],
     }
-    shared.emit(result, json_file, (
-        f"accuracy: float {result['accuracy_float']:.3f}, int8 {result['accuracy_int8']:.3f} "
-        f"(agreement {result['agreement']['xnnpack']:.3f}); latency p50 {bench['latency_ms']['p50']:.3f} ms\n"
-        f"bundle: {bundle}\nreport: {page['report']}"))
+    shared.emit(
+        result,
+        json_file,
+        (
+            f"accuracy: float {result['accuracy_float']:.3f}, int8 {result['accuracy_int8']:.3f} "
+            f"(agreement {result['agreement']['xnnpack']:.3f}); latency p50 {bench['latency_ms']['p50']:.3f} ms\n"
+            f"bundle: {bundle}\nreport: {page['report']}"
+        ),
+    )
 
 
 def save_pictures(data: str, seed: int, folder: Path, count: int = 8) -> list[Path]:

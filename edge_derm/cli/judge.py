@@ -15,7 +15,9 @@ from . import options as shared
 @click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
 @shared.data_option
 @click.option("--against", type=click.Path(path_type=Path), metavar="RUN|BUNDLE", help="The float parent.")
-@click.option("--gate", type=click.Path(path_type=Path), metavar="FILE.toml", help="Limits that must hold, else exit 1.")
+@click.option(
+    "--gate", type=click.Path(path_type=Path), metavar="FILE.toml", help="Limits that must hold, else exit 1."
+)
 @shared.part_option
 @shared.threads_option
 @shared.json_option
@@ -33,13 +35,16 @@ def verify(bundle: Path, json_file: str | None, **choices: Any) -> None:
 
 def parity(record: dict[str, Any]) -> str:
     """The verdict in a few lines."""
-    text = f"{record['images']} images ({record['part']}): deployed accuracy {record['accuracy_deployed']:.4f}"
+    text = (
+        f"{record['images']} images ({record['part']}): deployed accuracy {record['accuracy_deployed']:.4f}"
+    )
     if record["accuracy_float"] is None:
         return text + "; no float parent given (--against RUN)"
     agreement = record["agreement"]
     return text + (
         f", float {record['accuracy_float']:.4f}\n  agreement with the float parent: XNNPACK {agreement['xnnpack']:.4f}, "
-        f"reference kernels {agreement['reference']:.4f}; largest probability error {record['max_abs_probability_error']:.4f}")
+        f"reference kernels {agreement['reference']:.4f}; largest probability error {record['max_abs_probability_error']:.4f}"
+    )
 
 
 @click.command()
@@ -47,7 +52,12 @@ def parity(record: dict[str, Any]) -> str:
 @shared.data_option
 @click.option("--positive", metavar="LABEL", help="Two-class task: the class to find (e.g. mel).")
 @click.option("--negative", metavar="LABEL", help="Two-class task: the class to tell it from (e.g. nv).")
-@click.option("--readers", type=click.Path(path_type=Path), metavar="FILE.csv", help="Reader decisions: reader,image_id,decision.")
+@click.option(
+    "--readers",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Reader decisions: reader,image_id,decision.",
+)
 @shared.part_option
 @shared.backend_option
 @shared.threads_option
@@ -66,7 +76,10 @@ def evaluate(bundle: Path, json_file: str | None, **choices: Any) -> None:
 def figures(record: dict[str, Any]) -> str:
     """The main figures, each with its interval."""
     lines = [f"{record['images']} images ({record['part']})"]
-    lines += [f"  {name.replace('_', ' ')}: {figure(record[name])}" for name in ("accuracy", "balanced_accuracy", "ece", "brier")]
+    lines += [
+        f"  {name.replace('_', ' ')}: {figure(record[name])}"
+        for name in ("accuracy", "balanced_accuracy", "ece", "brier")
+    ]
     lines += [f"  AUROC {label}: {figure(value)}" for label, value in record["auroc"].items()]
     return "\n".join(lines)
 

@@ -21,7 +21,9 @@ def inspect(model: Path, json_file: str | None) -> None:
     Example:  edge-derm inspect d1.bundle
     """
     record = steps.inspect(model)
-    lines = [f"{model}: {record['size_bytes']:,} bytes, {record['parameters']:,} parameters, {record['macs'] / 1e6:.2f} M MACs"]
+    lines = [
+        f"{model}: {record['size_bytes']:,} bytes, {record['parameters']:,} parameters, {record['macs'] / 1e6:.2f} M MACs"
+    ]
     lines += [f"  {kind} {describe(tensor)}" for kind in ("input", "output") for tensor in record[kind + "s"]]
     lines += [f"  {count:4d} {name}" for name, count in record["operators"].items()]
     lines += [f"  warning: {warning['message']}" for warning in record["warnings"]]
@@ -31,7 +33,11 @@ def inspect(model: Path, json_file: str | None) -> None:
 def describe(tensor: dict[str, Any]) -> str:
     """One tensor in one line."""
     shape = "×".join(map(str, tensor["shape"]))
-    scale = "" if tensor.get("scale") is None else f", scale {tensor['scale']:.6g}, zero point {tensor['zero_point']}"
+    scale = (
+        ""
+        if tensor.get("scale") is None
+        else f", scale {tensor['scale']:.6g}, zero point {tensor['zero_point']}"
+    )
     return f"{tensor['name']}: {tensor['dtype']} {shape}{scale}"
 
 
@@ -55,4 +61,6 @@ def line(record: dict[str, Any]) -> str:
     """One prediction in one line, the three most probable labels first."""
     ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])[:3]
     state = " (abstained)" if record["abstained"] else ""
-    return f"{record['image']}: {record['label']}{state}  " + "  ".join(f"{name} {value:.3f}" for name, value in ranked)
+    return f"{record['image']}: {record['label']}{state}  " + "  ".join(
+        f"{name} {value:.3f}" for name, value in ranked
+    )

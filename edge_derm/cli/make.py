@@ -13,14 +13,31 @@ from . import options as shared
 
 @click.command()
 @shared.data_option
-@click.option("--variant", type=click.Choice(["mobilenet", "d1", "d2", "d3"]), default="mobilenet", show_default=True)
-@click.option("--dilation", metavar="MAP", help="Free map of dilation rates, e.g. 'dw1=2,dw3=2' (instead of --variant).")
+@click.option(
+    "--variant", type=click.Choice(["mobilenet", "d1", "d2", "d3"]), default="mobilenet", show_default=True
+)
+@click.option(
+    "--dilation", metavar="MAP", help="Free map of dilation rates, e.g. 'dw1=2,dw3=2' (instead of --variant)."
+)
 @click.option("--alpha", type=float, default=0.25, show_default=True, help="Width multiplier, 0.25 to 1.0.")
-@click.option("--size", "size_px", type=int, default=128, show_default=True, help="Side of the square input in pixels.")
+@click.option(
+    "--size", "size_px", type=int, default=128, show_default=True, help="Side of the square input in pixels."
+)
 @click.option("--epochs", type=click.IntRange(1), default=None, help="Epochs (default: the recipe's).")
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE.h5", help="ImageNet weights (Keras, no top) to start from.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE.h5",
+    help="ImageNet weights (Keras, no top) to start from.",
+)
 @click.option("--dropout", type=click.FloatRange(0, 0.9), default=None, help="Dropout before the classifier.")
-@click.option("--budget", "budget_min", type=click.FloatRange(min=0, min_open=True), metavar="MIN", help="Stop in time with a usable model.")
+@click.option(
+    "--budget",
+    "budget_min",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MIN",
+    help="Stop in time with a usable model.",
+)
 @shared.seed_option
 @shared.out_option("The run folder; an interrupted one is resumed.")
 @shared.json_option
@@ -32,18 +49,38 @@ def train(data: str, out: Path, seed: int, json_file: str | None, **choices: Any
     """
     record = steps.train(data, out, seed=seed, **choices)
     best = record["validation"]
-    shared.emit(record, json_file, (
-        f"{out}: {record['variant']} α={record['alpha']} {record['size_px']} px, {record['parameters']:,} parameters, "
-        f"{record['macs'] / 1e6:.1f} M MACs; best epoch {record['best_epoch']}: "
-        f"validation accuracy {best['accuracy']:.3f}, balanced {best['balanced_accuracy']:.3f}"))
+    shared.emit(
+        record,
+        json_file,
+        (
+            f"{out}: {record['variant']} α={record['alpha']} {record['size_px']} px, {record['parameters']:,} parameters, "
+            f"{record['macs'] / 1e6:.1f} M MACs; best epoch {record['best_epoch']}: "
+            f"validation accuracy {best['accuracy']:.3f}, balanced {best['balanced_accuracy']:.3f}"
+        ),
+    )
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="RUN|MODEL.keras")
-@click.option("--recipe", type=click.Choice(["float32", "float16", "dynamic", "int8", "int16x8"]), default="int8", show_default=True)
-@click.option("--io", type=click.Choice(["int8", "uint8", "float32"]), default=None, help="Tensors at the edge (default: int8 for int8, float32 otherwise).")
+@click.option(
+    "--recipe",
+    type=click.Choice(["float32", "float16", "dynamic", "int8", "int16x8"]),
+    default="int8",
+    show_default=True,
+)
+@click.option(
+    "--io",
+    type=click.Choice(["int8", "uint8", "float32"]),
+    default=None,
+    help="Tensors at the edge (default: int8 for int8, float32 otherwise).",
+)
 @click.option("--data", metavar="DIR", help="Calibration images (default: those the run was trained on).")
-@click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="One label a line (needed for a MODEL.keras).")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="One label a line (needed for a MODEL.keras).",
+)
 @shared.seed_option
 @shared.out_option("The bundle folder.")
 @shared.json_option
@@ -54,15 +91,31 @@ def export(model: Path, out: Path, json_file: str | None, **choices: Any) -> Non
     Example:  edge-derm export runs/d1 --recipe int8 --out d1.bundle
     """
     record = steps.export(model, out, **choices)
-    shared.emit(record, json_file, (
-        f"{out}: {record['recipe']}, {record['size_bytes']:,} bytes, {sum(record['operators'].values())} operators, "
-        f"{record['dilated_depthwise']} dilated depthwise, fused: {'yes' if record['fused'] else 'no'}"))
+    shared.emit(
+        record,
+        json_file,
+        (
+            f"{out}: {record['recipe']}, {record['size_bytes']:,} bytes, {sum(record['operators'].values())} operators, "
+            f"{record['dilated_depthwise']} dilated depthwise, fused: {'yes' if record['fused'] else 'no'}"
+        ),
+    )
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="FILE.tflite")
-@click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", required=True, help="One label a line, in the order of the outputs.")
-@click.option("--mean", type=float, default=None, help="The model computes on (pixel - mean) / std; default: from the file.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    required=True,
+    help="One label a line, in the order of the outputs.",
+)
+@click.option(
+    "--mean",
+    type=float,
+    default=None,
+    help="The model computes on (pixel - mean) / std; default: from the file.",
+)
 @click.option("--std", type=float, default=None)
 @click.option("--logits", is_flag=True, help="The outputs are logits, not probabilities.")
 @shared.out_option("The bundle folder.")
@@ -74,4 +127,8 @@ def adopt(model: Path, out: Path, json_file: str | None, **choices: Any) -> None
     Example:  edge-derm adopt mobilenet.tflite --labels labels.txt --out mobilenet.bundle
     """
     record = steps.adopt(model, out, **choices)
-    shared.emit(record, json_file, f"{out}: {record['size_bytes']:,} bytes, {sum(record['operators'].values())} operators")
+    shared.emit(
+        record,
+        json_file,
+        f"{out}: {record['size_bytes']:,} bytes, {sum(record['operators'].values())} operators",
+    )

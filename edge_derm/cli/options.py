@@ -13,18 +13,28 @@ import numpy as np
 
 from .. import files
 
-json_option = click.option("--json", "json_file", metavar="FILE", help="Write the result as one JSON document (- = standard output).")
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+json_option = click.option(
+    "--json", "json_file", metavar="FILE", help="Write the result as one JSON document (- = standard output)."
+)
+seed_option = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of everything random."
+)
 data_option = click.option(
-    "--data", "data", metavar="DIR", required=True,
-    help="A folder per class, images/ + metadata.csv (HAM10000/ISIC layout), or synthetic[:N].")
+    "--data",
+    "data",
+    metavar="DIR",
+    required=True,
+    help="A folder per class, images/ + metadata.csv (HAM10000/ISIC layout), or synthetic[:N].",
+)
 threads_option = click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
 backend_option = click.option("--backend", default="litert", show_default=True, help="Inference engine.")
 
 
 def out_option(what: str) -> Callable:
     """``--out`` as a path that is written whole or not at all."""
-    return click.option("--out", "out", type=click.Path(path_type=Path), required=True, metavar="PATH", help=what)
+    return click.option(
+        "--out", "out", type=click.Path(path_type=Path), required=True, metavar="PATH", help=what
+    )
 
 
 def emit(record: Any, json_file: str | None, text: str) -> None:
@@ -61,5 +71,9 @@ def say(text: str) -> None:
 
 
 part_option = click.option(
-    "--part", default="auto", show_default=True, metavar="PART",
-    help="auto: the validation part if the model was trained on this data, else all; or all, train, validation.")
+    "--part",
+    default="auto",
+    show_default=True,
+    metavar="PART",
+    help="auto: the validation part if the model was trained on this data, else all; or all, train, validation.",
+)

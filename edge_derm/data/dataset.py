@@ -99,4 +99,6 @@ def _broken(errors: list[DataError]) -> DataError:
     if len(errors) == 1:
         return errors[0]
     listed = "; ".join(str(error) for error in errors[:3])
-    return DataError(f"{len(errors)} images cannot be used: {listed}{'; …' if errors[3:] else ''}", code="images-broken")
+    return DataError(
+        f"{len(errors)} images cannot be used: {listed}{'; …' if errors[3:] else ''}", code="images-broken"
+    )

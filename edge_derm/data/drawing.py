@@ -17,14 +17,66 @@ _Y, _X = np.mgrid[0:SIZE_PX, 0:SIZE_PX].astype(np.float32) / SIZE_PX - np.float3
 
 # Typical traits: how asymmetric, how ragged the border, how sharp it is, how many colours, and which structures.
 TRAITS: Mapping[str, Mapping[str, float]] = {
-    "nevus": dict(asymmetry=0.15, border=0.12, edge=0.35, colours=0.15, network=0.75, globules=0.3, streaks=0.0,
-                  veil=0.0, cysts=0.0, lacunae=0.0, red=0.1, grey=0.05, dark=0.45),
-    "melanoma": dict(asymmetry=0.8, border=0.75, edge=0.6, colours=0.85, network=0.45, globules=0.45, streaks=0.6,
-                     veil=0.6, cysts=0.05, lacunae=0.0, red=0.25, grey=0.25, dark=0.75),
-    "keratosis": dict(asymmetry=0.4, border=0.35, edge=0.9, colours=0.35, network=0.05, globules=0.15, streaks=0.0,
-                      veil=0.05, cysts=0.8, lacunae=0.0, red=0.1, grey=0.75, dark=0.35),
-    "vascular": dict(asymmetry=0.3, border=0.25, edge=0.75, colours=0.25, network=0.0, globules=0.0, streaks=0.0,
-                     veil=0.15, cysts=0.05, lacunae=0.85, red=0.9, grey=0.1, dark=0.4),
+    "nevus": dict(
+        asymmetry=0.15,
+        border=0.12,
+        edge=0.35,
+        colours=0.15,
+        network=0.75,
+        globules=0.3,
+        streaks=0.0,
+        veil=0.0,
+        cysts=0.0,
+        lacunae=0.0,
+        red=0.1,
+        grey=0.05,
+        dark=0.45,
+    ),
+    "melanoma": dict(
+        asymmetry=0.8,
+        border=0.75,
+        edge=0.6,
+        colours=0.85,
+        network=0.45,
+        globules=0.45,
+        streaks=0.6,
+        veil=0.6,
+        cysts=0.05,
+        lacunae=0.0,
+        red=0.25,
+        grey=0.25,
+        dark=0.75,
+    ),
+    "keratosis": dict(
+        asymmetry=0.4,
+        border=0.35,
+        edge=0.9,
+        colours=0.35,
+        network=0.05,
+        globules=0.15,
+        streaks=0.0,
+        veil=0.05,
+        cysts=0.8,
+        lacunae=0.0,
+        red=0.1,
+        grey=0.75,
+        dark=0.35,
+    ),
+    "vascular": dict(
+        asymmetry=0.3,
+        border=0.25,
+        edge=0.75,
+        colours=0.25,
+        network=0.0,
+        globules=0.0,
+        streaks=0.0,
+        veil=0.15,
+        cysts=0.05,
+        lacunae=0.85,
+        red=0.9,
+        grey=0.1,
+        dark=0.4,
+    ),
 }
 SKIN = np.array([[236, 203, 186], [224, 178, 152], [205, 152, 122], [168, 116, 88]], np.float32)
 BROWN = np.array([[172, 118, 78], [128, 80, 52], [84, 50, 36], [44, 28, 26]], np.float32)  # light to black
@@ -32,13 +84,17 @@ GREY, BLUE, WHITE = (np.array(c, np.float32) for c in ([150, 122, 98], [92, 104,
 RED, PURPLE = (np.array(c, np.float32) for c in ([176, 60, 58], [92, 28, 54]))
 
 
-def picture(label: str, lesion: np.random.Generator, view: np.random.Generator, *, difficulty: float) -> np.ndarray:
+def picture(
+    label: str, lesion: np.random.Generator, view: np.random.Generator, *, difficulty: float
+) -> np.ndarray:
     """uint8 RGB [160, 160, 3] of one lesion (numbers from ``lesion``) in one view (numbers from ``view``)."""
     traits = draw_traits(label, lesion, difficulty)
     skin = draw_skin(lesion)
     x, y = _place(view)
     depth, radius = _shape(traits, lesion, x, y)
-    canvas = skin + _mask(depth, traits)[..., None] * (_paint(traits, lesion, depth, radius, x, y, skin) - skin)
+    canvas = skin + _mask(depth, traits)[..., None] * (
+        _paint(traits, lesion, depth, radius, x, y, skin) - skin
+    )
     return _look_through(canvas, view)
 
 
@@ -69,7 +125,9 @@ def draw_skin(rng: np.random.Generator) -> np.ndarray:
     texture = (field(rng, 40) * 4 + field(rng, 90) * 3)[..., None]
     skin = base + blotch + texture
     for centre in rng.integers(0, SIZE_PX, (int(rng.integers(4, 16)), 2)):
-        cv2.circle(skin, tuple(map(int, centre)), int(rng.integers(1, 3)), (base * 0.93).tolist(), -1, cv2.LINE_AA)
+        cv2.circle(
+            skin, tuple(map(int, centre)), int(rng.integers(1, 3)), (base * 0.93).tolist(), -1, cv2.LINE_AA
+        )
     return skin
 
 
@@ -83,16 +141,19 @@ def _place(view: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return x * cosine - y * sine, x * sine + y * cosine
 
 
-def _shape(traits: Mapping[str, float], rng: np.random.Generator, x: np.ndarray, y: np.ndarray
-           ) -> tuple[np.ndarray, float]:
+def _shape(
+    traits: Mapping[str, float], rng: np.random.Generator, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, float]:
     """How deep inside the lesion each pixel lies (1 centre, 0 border, negative outside), and its mean radius."""
     radius = float(rng.uniform(0.2, 0.36))
     stretch = float(1 + 0.45 * rng.random() * (0.4 + traits["asymmetry"]))
     theta = np.arctan2(y * stretch, x)
     border = np.ones_like(theta)
     for order in range(1, 9):
-        rough = traits["asymmetry"] * 0.22 if order <= 2 else traits["border"] * 0.3 / order ** 0.6
-        border += np.float32(rough * rng.normal(0, 0.6)) * np.cos(order * theta + np.float32(rng.uniform(0, 2 * np.pi)))
+        rough = traits["asymmetry"] * 0.22 if order <= 2 else traits["border"] * 0.3 / order**0.6
+        border += np.float32(rough * rng.normal(0, 0.6)) * np.cos(
+            order * theta + np.float32(rng.uniform(0, 2 * np.pi))
+        )
     border += field(rng, 14) * 0.12 * traits["border"]
     return 1 - np.hypot(x, y * stretch) / (radius * np.maximum(border, 0.25)), radius
 
@@ -102,10 +163,19 @@ def _mask(depth: np.ndarray, traits: Mapping[str, float]) -> np.ndarray:
     return np.clip(depth / (0.05 + 0.45 * (1 - traits["edge"])) + 0.35, 0, 1)
 
 
-def _paint(traits: Mapping[str, float], rng: np.random.Generator, depth: np.ndarray, radius: float, x: np.ndarray,
-           y: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def _paint(
+    traits: Mapping[str, float],
+    rng: np.random.Generator,
+    depth: np.ndarray,
+    radius: float,
+    x: np.ndarray,
+    y: np.ndarray,
+    skin: np.ndarray,
+) -> np.ndarray:
     """The lesion's colours and structures over its whole square, float32 [S, S, 3]."""
-    shade = np.clip(0.6 + 2.2 * traits["dark"] + field(rng, 5) * (0.25 + 1.5 * traits["colours"]) + depth * 0.5, 0, 2.99)
+    shade = np.clip(
+        0.6 + 2.2 * traits["dark"] + field(rng, 5) * (0.25 + 1.5 * traits["colours"]) + depth * 0.5, 0, 2.99
+    )
     low = shade.astype(np.int32)
     colour = BROWN[low] + (shade - low)[..., None].astype(np.float32) * (BROWN[low + 1] - BROWN[low])
     colour = _blend(colour, 0.72 * GREY + 0.28 * skin, 0.75 * traits["grey"])
@@ -130,15 +200,18 @@ def _spots(rng: np.random.Generator, cells: int, threshold: float) -> np.ndarray
     return np.clip((field(rng, cells) - threshold + 0.3) * 2.5, 0, 1)
 
 
-def _network(colour: np.ndarray, traits: Mapping[str, float], rng: np.random.Generator, x: np.ndarray, y: np.ndarray
-             ) -> np.ndarray:
+def _network(
+    colour: np.ndarray, traits: Mapping[str, float], rng: np.random.Generator, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
     """A pigment network: dark lines around lighter holes, warped where the lesion is irregular."""
     pitch = float(2 * np.pi * rng.uniform(17, 25))
     warp = 0.012 + 0.05 * traits["border"]
     u, v = x + field(rng, 7) * warp, y + field(rng, 7) * warp
     mesh = np.maximum(np.abs(np.cos(pitch * u / 2)), np.abs(np.cos(pitch * (u / 2 + v * 0.866) / 2)))
     lines = np.clip((mesh - 0.86) * 6, 0, 1) * np.clip(field(rng, 5) * traits["colours"] + 0.9, 0, 1)
-    return colour * (1 - 0.55 * np.clip(traits["network"] * 1.3 - 0.2, 0, 1) * lines)[..., None].astype(np.float32)
+    return colour * (1 - 0.55 * np.clip(traits["network"] * 1.3 - 0.2, 0, 1) * lines)[..., None].astype(
+        np.float32
+    )
 
 
 def _lacunae(colour: np.ndarray, traits: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:
@@ -156,8 +229,14 @@ def _lacunae(colour: np.ndarray, traits: Mapping[str, float], rng: np.random.Gen
     return _blend(colour, cv2.blur(layer, (3, 3)), 0.85 * cv2.blur(alpha, (5, 5)))
 
 
-def _dots(colour: np.ndarray, rng: np.random.Generator, count: int, tint: np.ndarray, size: tuple[int, int],
-          opacity: float) -> np.ndarray:
+def _dots(
+    colour: np.ndarray,
+    rng: np.random.Generator,
+    count: int,
+    tint: np.ndarray,
+    size: tuple[int, int],
+    opacity: float,
+) -> np.ndarray:
     """Round structures: globules, milia-like cysts, comedo-like openings."""
     if count == 0:
         return colour
@@ -168,8 +247,14 @@ def _dots(colour: np.ndarray, rng: np.random.Generator, count: int, tint: np.nda
     return _blend(colour, layer, opacity)
 
 
-def _streaks(colour: np.ndarray, traits: Mapping[str, float], rng: np.random.Generator, depth: np.ndarray,
-             x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _streaks(
+    colour: np.ndarray,
+    traits: Mapping[str, float],
+    rng: np.random.Generator,
+    depth: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+) -> np.ndarray:
     """Radial streaks at one side of the border."""
     theta = np.arctan2(y, x)
     side = np.clip(np.cos(theta - float(rng.uniform(0, 2 * np.pi))) * 2, 0, 1)
@@ -223,4 +308,6 @@ def _add_bubbles(canvas: np.ndarray, view: np.random.Generator) -> None:
         place = tuple(int(v) for v in view.integers(0, SIZE_PX, 2))
         size = int(view.integers(3, 10))
         cv2.circle(canvas, place, size, (236.0, 226.0, 220.0), 1, cv2.LINE_AA)
-        cv2.circle(canvas, (place[0] - size // 3, place[1] - size // 3), 1, (252.0, 250.0, 248.0), -1, cv2.LINE_AA)
+        cv2.circle(
+            canvas, (place[0] - size // 3, place[1] - size // 3), 1, (252.0, 250.0, 248.0), -1, cv2.LINE_AA
+        )

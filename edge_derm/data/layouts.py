@@ -36,7 +36,9 @@ def open_dataset(spec: str | Path, *, seed: int = 0) -> Dataset:
         return synthetic.open_synthetic(str(spec), seed=seed)
     root = Path(spec)
     if not root.exists():
-        raise DataError(f"{root}: expected a folder of images, found nothing: check the path", code="data-missing")
+        raise DataError(
+            f"{root}: expected a folder of images, found nothing: check the path", code="data-missing"
+        )
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of images, got a file", code="data-not-a-folder")
     read = _read_table if (root / METADATA).is_file() else _read_folders
@@ -44,12 +46,20 @@ def open_dataset(spec: str | Path, *, seed: int = 0) -> Dataset:
     if not samples:
         raise DataError(
             f"{root}: expected images in one folder a class, or images/ with {METADATA}; found no usable image"
-            + (f" ({len(problems)} problems, first: {problems[0].kind} {problems[0].where})" if problems else ""),
+            + (
+                f" ({len(problems)} problems, first: {problems[0].kind} {problems[0].where})"
+                if problems
+                else ""
+            ),
             code="data-empty",
         )
     if len(labels) < 2:
-        raise DataError(f"{root}: expected at least two classes, got one ({labels[0]})", code="data-one-class")
-    return Dataset(root.name, str(spec), tuple(labels), tuple(samples), tuple(problems), _digest(labels, samples))
+        raise DataError(
+            f"{root}: expected at least two classes, got one ({labels[0]})", code="data-one-class"
+        )
+    return Dataset(
+        root.name, str(spec), tuple(labels), tuple(samples), tuple(problems), _digest(labels, samples)
+    )
 
 
 def _read_folders(root: Path) -> tuple[list[str], list[Sample], list[Problem]]:
@@ -61,10 +71,14 @@ def _read_folders(root: Path) -> tuple[list[str], list[Sample], list[Problem]]:
         if images:
             found[folder.name] = images
         else:
-            problems.append(Problem("class-empty", folder.name, "no usable image in the folder: the class is left out"))
+            problems.append(
+                Problem("class-empty", folder.name, "no usable image in the folder: the class is left out")
+            )
     for path in sorted(root.iterdir()):
         if path.suffix.lower() in EXTENSIONS:
-            problems.append(Problem("image-without-class", path.name, "lies beside the class folders: left out"))
+            problems.append(
+                Problem("image-without-class", path.name, "lies beside the class folders: left out")
+            )
     labels = sorted(found)
     samples = []
     for label, name in enumerate(labels):
@@ -84,7 +98,9 @@ def _images_in(folder: Path, root: Path) -> tuple[list[Path], list[Problem]]:
         if path.suffix.lower() not in EXTENSIONS:
             problems.append(Problem("not-an-image", where, f"extension {path.suffix or '(none)'}: left out"))
         elif not _looks_like_image(path):
-            problems.append(Problem("image-broken", where, "empty, unreadable or not an image inside: left out"))
+            problems.append(
+                Problem("image-broken", where, "empty, unreadable or not an image inside: left out")
+            )
         else:
             images.append(path)
     return images, problems
@@ -102,15 +118,20 @@ def _read_table(root: Path) -> tuple[list[str], list[Sample], list[Problem]]:
         if not row["dx"]:
             problems.append(Problem("label-missing", name, "no dx in its row: left out"))
         elif path is None:
-            problems.append(Problem("row-without-image", name, f"no image of that name in {folder.name}/: left out"))
+            problems.append(
+                Problem("row-without-image", name, f"no image of that name in {folder.name}/: left out")
+            )
         elif not _looks_like_image(path):
-            problems.append(Problem("image-broken", path.name, "empty, unreadable or not an image inside: left out"))
+            problems.append(
+                Problem("image-broken", path.name, "empty, unreadable or not an image inside: left out")
+            )
         else:
             samples.append(_sample(row, labels.index(row["dx"]), path))
     known = {row["image_id"] for row in rows}
     problems.extend(
         Problem("image-without-row", path.name, f"not in {METADATA}: left out")
-        for stem, path in files.items() if stem not in known
+        for stem, path in files.items()
+        if stem not in known
     )
     return _drop_empty_classes(labels, samples, problems)
 
@@ -127,9 +148,7 @@ def _drop_empty_classes(
     used = sorted({labels[sample.label] for sample in samples})
     for name in sorted(set(labels) - set(used)):
         problems.append(Problem("class-empty", name, "no usable image: the class is left out"))
-    moved = [
-        Sample(s.image_id, used.index(labels[s.label]), s.group, s.path, s.meta) for s in samples
-    ]
+    moved = [Sample(s.image_id, used.index(labels[s.label]), s.group, s.path, s.meta) for s in samples]
     return used, moved, problems
 
 
@@ -144,7 +163,8 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     missing = {"image_id", "dx"} - set(columns)
     if missing:
         raise DataError(
-            f"{path}: expected the columns image_id and dx, found {', '.join(columns) or 'none'}", code="metadata-columns"
+            f"{path}: expected the columns image_id and dx, found {', '.join(columns) or 'none'}",
+            code="metadata-columns",
         )
     _refuse_duplicates(path, [row["image_id"] for row in rows])
     return rows
@@ -175,5 +195,7 @@ def _digest(labels: list[str], samples: list[Sample]) -> str:
     entries = []
     for sample in samples:
         assert sample.path is not None
-        entries.append(f"{hashlib.sha256(sample.path.read_bytes()).hexdigest()} {labels[sample.label]} {sample.group}")
+        entries.append(
+            f"{hashlib.sha256(sample.path.read_bytes()).hexdigest()} {labels[sample.label]} {sample.group}"
+        )
     return hashlib.sha256("\n".join(sorted(entries)).encode()).hexdigest()

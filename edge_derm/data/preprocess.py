@@ -48,7 +48,9 @@ def preprocess(image: np.ndarray, size_px: int, *, order: str = "rgb") -> np.nda
         (128, 128, 3)
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise DataError(f"image: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}", code="image-shape")
+        raise DataError(
+            f"image: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}", code="image-shape"
+        )
     if order not in ("rgb", "bgr"):
         raise DataError(f"order: expected rgb or bgr, got {order!r}", code="image-order")
     pixels = _crop(image)

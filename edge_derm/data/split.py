@@ -57,7 +57,9 @@ def split(dataset: Dataset, *, seed: int, fractions: Mapping[str, float] | None 
 
 def _check(dataset: Dataset, fractions: Mapping[str, float]) -> None:
     if not fractions or min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1) > 1e-9:
-        raise DataError(f"split: expected positive fractions that sum to 1, got {dict(fractions)}", code="split-fractions")
+        raise DataError(
+            f"split: expected positive fractions that sum to 1, got {dict(fractions)}", code="split-fractions"
+        )
     if len({sample.label for sample in dataset.samples}) < 2:
         raise DataError(
             f"{dataset.name}: expected at least two classes with images, got {len({s.label for s in dataset.samples})}",
@@ -69,7 +71,9 @@ def _groups(dataset: Dataset, label: int) -> dict[str, list[int]]:
     # A group with images of several classes is dealt with the class of its first image (by id), so it stays whole.
     home: dict[str, tuple[str, int]] = {}
     for sample in dataset.samples:
-        home[sample.group] = min(home.get(sample.group, (sample.image_id, sample.label)), (sample.image_id, sample.label))
+        home[sample.group] = min(
+            home.get(sample.group, (sample.image_id, sample.label)), (sample.image_id, sample.label)
+        )
     groups: dict[str, list[int]] = {}
     for index, sample in enumerate(dataset.samples):
         if home[sample.group][1] == label:

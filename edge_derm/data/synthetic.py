@@ -40,12 +40,18 @@ def open_synthetic(spec: str, *, seed: int = 0, difficulty: float = DIFFICULTY) 
     text = spec.partition(":")[2] or str(DEFAULT_COUNT)
     if not text.isdecimal() or not 8 <= int(text) <= MOST:
         raise DataError(
-            f"{spec}: expected synthetic or synthetic:N with N from 8 to {MOST}, got {text!r}", code="synthetic-count"
+            f"{spec}: expected synthetic or synthetic:N with N from 8 to {MOST}, got {text!r}",
+            code="synthetic-count",
         )
     samples = tuple(_sample(index, seed) for index in range(int(text)))
     key = f"edge-derm synthetic {drawing.VERSION} {seed} {difficulty} {text}"
     return Dataset(
-        spec, spec, LABELS, samples, (), hashlib.sha256(key.encode()).hexdigest(),
+        spec,
+        spec,
+        LABELS,
+        samples,
+        (),
+        hashlib.sha256(key.encode()).hexdigest(),
         functools.partial(draw, seed=seed, difficulty=difficulty),
     )
 
@@ -66,7 +72,9 @@ def _sample(index: int, seed: int) -> Sample:
     label = lesion % len(LABELS) if lesion < 8 else int(rng.choice(len(LABELS), p=SHARES))
     age = int(np.clip(rng.normal(46 + 14 * (LABELS[label] in ("melanoma", "keratosis")), 15), 5, 90)) // 5 * 5
     meta = {
-        "age": str(age), "sex": str(rng.choice(["female", "male"])), "localization": str(rng.choice(SITES)),
+        "age": str(age),
+        "sex": str(rng.choice(["female", "male"])),
+        "localization": str(rng.choice(SITES)),
         "lesion_id": f"lesion-{lesion}",
     }
     return Sample(f"synthetic-{index}", label, f"lesion-{lesion}", None, meta)

@@ -34,10 +34,17 @@ class Latency:
         fence = quartiles[1] + 3 * (quartiles[1] - quartiles[0])
         wide = (high - low) / median > WIDE if median > 0 else False
         return {
-            **{f"p{q}": float(np.percentile(values, q)) for q in QUANTILES}, "mean": float(values.mean()),
-            "ci95": [low, high], "samples": [round(float(value), 6) for value in values], "warmup": self.warmup,
+            **{f"p{q}": float(np.percentile(values, q)) for q in QUANTILES},
+            "mean": float(values.mean()),
+            "ci95": [low, high],
+            "samples": [round(float(value), 6) for value in values],
+            "warmup": self.warmup,
             "outliers": int((values > fence).sum()),
-            "warning": f"the interval of the median is wide ({low:.4g} to {high:.4g} ms): the machine is busy" if wide else None,
+            "warning": (
+                f"the interval of the median is wide ({low:.4g} to {high:.4g} ms): the machine is busy"
+                if wide
+                else None
+            ),
         }
 
 
@@ -47,8 +54,9 @@ def measure(call: Callable[[], Any], *, runs: int = 200) -> Latency:
     return Latency(np.array([_once(call) for _ in range(max(50, runs))]), warmup)
 
 
-def compare(first: Callable[[], Any], second: Callable[[], Any], *, runs: int = 200, seed: int = 0
-            ) -> tuple[Latency, Latency, dict[str, Any]]:
+def compare(
+    first: Callable[[], Any], second: Callable[[], Any], *, runs: int = 200, seed: int = 0
+) -> tuple[Latency, Latency, dict[str, Any]]:
     """Both callables in turn, and the ratio of their medians: ``{ratio{value, low, high}, verdict}``.
 
     The verdict is about the first: ``faster`` or ``slower`` when the interval of the ratio excludes 1, else ``undecided``.
@@ -58,8 +66,11 @@ def compare(first: Callable[[], Any], second: Callable[[], Any], *, runs: int = 
     low, high = bootstrap(pairs, _ratio, seed=seed)
     verdict = "faster" if high < 1 else "slower" if low > 1 else "undecided"
     latencies = [Latency(pairs[:, i], warmups[i]) for i in (0, 1)]
-    return latencies[0], latencies[1], {
-        "ratio": {"value": float(_ratio(pairs)), "low": low, "high": high}, "verdict": verdict}
+    return (
+        latencies[0],
+        latencies[1],
+        {"ratio": {"value": float(_ratio(pairs)), "low": low, "high": high}, "verdict": verdict},
+    )
 
 
 def warm_up(call: Callable[[], Any]) -> int:

@@ -10,18 +10,36 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("edge-derm", "ai-edge-litert", "tflite-runtime", "numpy", "opencv-python-headless", "opencv-python", "tensorflow")
+PACKAGES = (
+    "edge-derm",
+    "ai-edge-litert",
+    "tflite-runtime",
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "tensorflow",
+)
 
 
 def environment(*, command: str | None = None) -> dict[str, Any]:
     """A fingerprint of this machine as plain JSON values; temperatures in °C, clocks in MHz, memory in bytes."""
     return {
-        "cpu": cpu_model(), "machine": platform.machine(), "cores": os.cpu_count(), "usable_cores": _usable_cores(),
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"), "clock_mhz": _clock(),
-        "temperature_c": temperature(), "throttled": throttled(), "load_average": _load(),
-        "memory_bytes": _memory(), "board": (_read("/proc/device-tree/model") or "").strip("\0") or None,
-        "os": _os_name(), "kernel": platform.release(), "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))}, "command": command,
+        "cpu": cpu_model(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "usable_cores": _usable_cores(),
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "clock_mhz": _clock(),
+        "temperature_c": temperature(),
+        "throttled": throttled(),
+        "load_average": _load(),
+        "memory_bytes": _memory(),
+        "board": (_read("/proc/device-tree/model") or "").strip("\0") or None,
+        "os": _os_name(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "command": command,
     }
 
 
@@ -50,7 +68,9 @@ def throttled() -> str | None:
     if shutil.which("vcgencmd") is None:
         return None
     try:
-        answer = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=5, check=False).stdout
+        answer = subprocess.run(
+            ["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=5, check=False
+        ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.strip().partition("=")[2] or None

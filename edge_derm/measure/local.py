@@ -19,8 +19,15 @@ from firmware_bridge.summary import count_operators
 SCHEMA = 1
 
 
-def bench(path: Path, *, compare: Path | None = None, runs: int = 200, backend: str = "litert", threads: int = 1,
-          command: str | None = None) -> dict[str, Any]:
+def bench(
+    path: Path,
+    *,
+    compare: Path | None = None,
+    runs: int = 200,
+    backend: str = "litert",
+    threads: int = 1,
+    command: str | None = None,
+) -> dict[str, Any]:
     """Latency of ``predict`` on one preprocessed image, memory in a process of its own, operators, environment.
 
     Args:
@@ -43,11 +50,22 @@ def bench(path: Path, *, compare: Path | None = None, runs: int = 200, backend: 
         latency, second, extra = benchmark.compare(call, other[1], runs=runs)
         extra["other"] = {"model": str(compare), "latency_ms": second.record(), "model_bytes": len(other[0])}
     return {
-        "record": "bench", "schema": SCHEMA, "model": str(path), "model_sha256": hashlib.sha256(model).hexdigest(),
-        "target": "local", "emulated": False, "backend": backend, "threads": threads, "latency_ms": latency.record(),
-        "instructions": None, "instructions_reason": "not counted on real hardware",
-        "memory": peak_rss(path, backend=backend, threads=threads), "operators": dict(count_operators(check_model(model))),
-        "profile": None, "environment": environment(command=command), **extra,
+        "record": "bench",
+        "schema": SCHEMA,
+        "model": str(path),
+        "model_sha256": hashlib.sha256(model).hexdigest(),
+        "target": "local",
+        "emulated": False,
+        "backend": backend,
+        "threads": threads,
+        "latency_ms": latency.record(),
+        "instructions": None,
+        "instructions_reason": "not counted on real hardware",
+        "memory": peak_rss(path, backend=backend, threads=threads),
+        "operators": dict(count_operators(check_model(model))),
+        "profile": None,
+        "environment": environment(command=command),
+        **extra,
     }
 
 
@@ -59,7 +77,9 @@ def _load(path: Path, backend: str, threads: int) -> tuple[bytes, Any]:
         model = path.read_bytes()
         classifier = Classifier.of(model, backend=backend, threads=threads)
     else:
-        raise TargetError(f"{path}: expected a bundle folder or a .tflite file, found nothing", code="bench-missing")
+        raise TargetError(
+            f"{path}: expected a bundle folder or a .tflite file, found nothing", code="bench-missing"
+        )
     side = classifier.size_px
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     return model, lambda: classifier.predict(image)

@@ -40,8 +40,13 @@ def peak_rss(path: Path, *, backend: str = "litert", threads: int = 1) -> dict[s
         TargetError: ``memory-child``: the measuring process failed.
     """
     model = path / "model.tflite" if path.is_dir() else path
-    child = subprocess.run([sys.executable, "-c", _CHILD, str(path), backend, str(threads)], capture_output=True, text=True,
-                           timeout=300, check=False)
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD, str(path), backend, str(threads)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     if child.returncode:
         last = (child.stderr.strip().splitlines() or ["no message"])[-1]
         raise TargetError(f"{path}: the process that measures memory failed: {last}", code="memory-child")
@@ -63,4 +68,6 @@ def resident_bytes(field: str = "VmRSS") -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
-    raise TargetError(f"/proc/self/status: expected a {field} line, found none: is this Linux?", code="memory-proc")
+    raise TargetError(
+        f"/proc/self/status: expected a {field} line, found none: is this Linux?", code="memory-proc"
+    )

@@ -71,7 +71,8 @@ def _convolve(x: Any, layer: stages.Layer) -> Any:
     name = keras_name(layer.name)
     if layer.kind == "dw":
         conv = kl.DepthwiseConv2D(
-            3, layer.stride, "same", use_bias=False, dilation_rate=layer.rate, name=name)
+            3, layer.stride, "same", use_bias=False, dilation_rate=layer.rate, name=name
+        )
     elif layer.stride > 1 and layer.rate > 1:
         conv = StridedDilatedConv2D(layer.outputs, layer.stride, layer.rate, name=name)
     else:
@@ -99,12 +100,19 @@ class StridedDilatedConv2D(kl.Layer):
         self.filters, self.stride, self.rate = filters, stride, rate
 
     def build(self, shape: tuple[int, ...]) -> None:
-        self.kernel = self.add_weight(shape=(3, 3, shape[-1], self.filters), initializer="glorot_uniform", name="kernel")
+        self.kernel = self.add_weight(
+            shape=(3, 3, shape[-1], self.filters), initializer="glorot_uniform", name="kernel"
+        )
 
     def call(self, x: Any) -> Any:
-        total = [max(0, (-(-side // self.stride) - 1) * self.stride + 2 * self.rate + 1 - side) for side in x.shape[1:3]]
+        total = [
+            max(0, (-(-side // self.stride) - 1) * self.stride + 2 * self.rate + 1 - side)
+            for side in x.shape[1:3]
+        ]
         x = tf.pad(x, [[0, 0], *([pad // 2, pad - pad // 2] for pad in total), [0, 0]])
-        return tf.nn.convolution(x, self.kernel, padding="VALID", dilations=self.rate)[:, :: self.stride, :: self.stride]
+        return tf.nn.convolution(x, self.kernel, padding="VALID", dilations=self.rate)[
+            :, :: self.stride, :: self.stride
+        ]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "stride": self.stride, "rate": self.rate}
@@ -132,7 +140,9 @@ def load_imagenet(model: keras.Model, path: Path) -> None:
                 code="weights-broken",
             )
         wanted = [tuple(weight.shape) for weight in layer.weights]
-        if sum(v.size for v in values) != sum(int(np.prod(shape)) for shape in wanted) or len(values) != len(wanted):
+        if sum(v.size for v in values) != sum(int(np.prod(shape)) for shape in wanted) or len(values) != len(
+            wanted
+        ):
             raise ModelError(
                 f"{path}: layer {layer.name}: expected shapes {wanted}, got {[v.shape for v in values]}: "
                 "the file must be of the same --alpha",
@@ -145,7 +155,9 @@ def _read_h5(path: Path) -> dict[str, list[np.ndarray]]:
     import h5py
 
     if not path.is_file():
-        raise ModelError(f"{path}: expected a Keras .h5 weight file, found no such file", code="weights-missing")
+        raise ModelError(
+            f"{path}: expected a Keras .h5 weight file, found no such file", code="weights-missing"
+        )
     found: dict[str, list[np.ndarray]] = {}
     try:
         with h5py.File(path, "r") as file:
@@ -153,7 +165,9 @@ def _read_h5(path: Path) -> dict[str, list[np.ndarray]]:
                 group = file[name]
                 found[_text(name)] = [np.array(group[weight]) for weight in group.attrs["weight_names"]]
     except (OSError, KeyError) as error:
-        raise ModelError(f"{path}: expected a Keras .h5 weight file, got {error}", code="weights-broken") from error
+        raise ModelError(
+            f"{path}: expected a Keras .h5 weight file, got {error}", code="weights-broken"
+        ) from error
     return found
 
 

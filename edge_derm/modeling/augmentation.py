@@ -36,8 +36,13 @@ def augment(images: Any, size_px: int, seed: Any, how: Augmentation) -> Any:
     n, side = tf.shape(images)[0], images.shape[1]
     draws = tf.random.stateless_uniform((n, 11), seed)
     x = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(images, tf.float32), transforms=_transforms(draws, side, size_px, how),
-        output_shape=[size_px, size_px], interpolation="BILINEAR", fill_mode="REFLECT", fill_value=0.0)
+        images=tf.cast(images, tf.float32),
+        transforms=_transforms(draws, side, size_px, how),
+        output_shape=[size_px, size_px],
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+        fill_value=0.0,
+    )
     x = tf.ensure_shape(x, (None, size_px, size_px, 3))
     return tf.clip_by_value(_recolour(x, draws, how), 0.0, 255.0) / 128.0 - 1.0
 

@@ -34,15 +34,33 @@ class State:
 
     def stopped(self, config: Any) -> bool:
         """Whether nothing is left to do: all epochs done, or none better for ``config.patience`` of them."""
-        return self.epoch >= self.epochs or (self.epoch > 0 and self.epoch - self.best_epoch >= config.patience)
+        return self.epoch >= self.epochs or (
+            self.epoch > 0 and self.epoch - self.best_epoch >= config.patience
+        )
 
-    def after(self, loss: float, figures: dict[str, Any], figure: float, *, live: Sequence[np.ndarray],
-              average: Sequence[np.ndarray], optimizer: Sequence[np.ndarray]) -> State:
+    def after(
+        self,
+        loss: float,
+        figures: dict[str, Any],
+        figure: float,
+        *,
+        live: Sequence[np.ndarray],
+        average: Sequence[np.ndarray],
+        optimizer: Sequence[np.ndarray],
+    ) -> State:
         """The state after one more epoch with this training loss and these validation figures."""
         epoch = self.epoch + 1
-        row = {"epoch": epoch, "loss": loss, "validation_loss": figures["loss"], "validation_accuracy": figures["accuracy"],
-               "validation_balanced_accuracy": figures["balanced_accuracy"], "selection": figure}
-        state = replace(self, epoch=epoch, live=live, average=average, optimizer=optimizer, history=[*self.history, row])
+        row = {
+            "epoch": epoch,
+            "loss": loss,
+            "validation_loss": figures["loss"],
+            "validation_accuracy": figures["accuracy"],
+            "validation_balanced_accuracy": figures["balanced_accuracy"],
+            "selection": figure,
+        }
+        state = replace(
+            self, epoch=epoch, live=live, average=average, optimizer=optimizer, history=[*self.history, row]
+        )
         if figure <= self.best_figure:
             return state
         return replace(state, best=average, best_epoch=epoch, best_figure=figure, validation=figures)
@@ -50,8 +68,10 @@ class State:
 
 def write_state(path: Path, state: State, identity: dict[str, Any]) -> None:
     """Write ``state`` whole or not at all; ``identity`` says which run it belongs to."""
-    plain = {key: getattr(state, key) for key in ("epoch", "epochs", "best_epoch", "best_figure", "validation", "history",
-                                                 "seconds")}
+    plain = {
+        key: getattr(state, key)
+        for key in ("epoch", "epochs", "best_epoch", "best_figure", "validation", "history", "seconds")
+    }
     arrays = {f"{name}.{i}": value for name in ARRAYS for i, value in enumerate(getattr(state, name) or ())}
     with files.replace_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, plain=np.array(json.dumps({**plain, "identity": identity})), **arrays)
@@ -70,13 +90,21 @@ def read_state(path: Path, identity: dict[str, Any]) -> State | None:
             plain = json.loads(str(stored["plain"]))
             arrays = {name: [stored[key] for key in _keys(stored.files, name)] for name in ARRAYS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: expected the state of a run, got {error}: delete the file to start anew",
-                         code="checkpoint-broken") from error
+        raise ModelError(
+            f"{path}: expected the state of a run, got {error}: delete the file to start anew",
+            code="checkpoint-broken",
+        ) from error
     if plain.pop("identity") != identity:
-        raise ModelError(f"{path.parent}: expected an empty folder or this same run, found another run half-way: "
-                         "choose another --out, or repeat its options", code="run-differs")
+        raise ModelError(
+            f"{path.parent}: expected an empty folder or this same run, found another run half-way: "
+            "choose another --out, or repeat its options",
+            code="run-differs",
+        )
     return State(**plain, **{**arrays, "best": arrays["best"] or None})  # type: ignore[arg-type]
 
 
 def _keys(names: Sequence[str], prefix: str) -> list[str]:
-    return sorted((name for name in names if name.startswith(prefix + ".")), key=lambda name: int(name.rpartition(".")[2]))
+    return sorted(
+        (name for name in names if name.startswith(prefix + ".")),
+        key=lambda name: int(name.rpartition(".")[2]),
+    )

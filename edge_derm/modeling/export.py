@@ -49,7 +49,9 @@ class Export:
         return self.summary.dilated_depthwise
 
 
-def export(model: keras.Model, *, recipe: str, io: str | None = None, calibration: np.ndarray | None = None) -> Export:
+def export(
+    model: keras.Model, *, recipe: str, io: str | None = None, calibration: np.ndarray | None = None
+) -> Export:
     """Convert, and check the product.
 
     Args:
@@ -66,7 +68,9 @@ def export(model: keras.Model, *, recipe: str, io: str | None = None, calibratio
     io = check_choice(recipe, io)
     size_px = input_size(model)
     if recipe in CALIBRATED and (calibration is None or not len(calibration)):
-        raise ModelError(f"recipe {recipe}: expected calibration images, got none: give --data", code="calibration-missing")
+        raise ModelError(
+            f"recipe {recipe}: expected calibration images, got none: give --data", code="calibration-missing"
+        )
     dilated = fusing.dilated_depthwise(model)
     data = convert(fusing.fuse(model), recipe=recipe, io=io, size_px=size_px, calibration=calibration)
     summary = check_product(data, recipe=recipe, io=io, rates=[max(layer.dilation_rate) for layer in dilated])
@@ -76,7 +80,9 @@ def export(model: keras.Model, *, recipe: str, io: str | None = None, calibratio
 def check_choice(recipe: str, io: str | None) -> str:
     """The edge type of a recipe; refuse combinations that do not exist."""
     if recipe not in RECIPES:
-        raise ModelError(f"recipe: expected one of {', '.join(RECIPES)}, got {recipe!r}", code="recipe-unknown")
+        raise ModelError(
+            f"recipe: expected one of {', '.join(RECIPES)}, got {recipe!r}", code="recipe-unknown"
+        )
     allowed = EDGES.get(recipe, ("float32",))
     if io is not None and io not in allowed:
         raise ModelError(f"recipe {recipe}: expected --io {' or '.join(allowed)}, got {io}", code="recipe-io")
@@ -96,7 +102,8 @@ def input_size(model: keras.Model) -> int:
         raise ModelError(
             f"expected a classifier of one image [N, S, S, 3] with one output [N, classes], got inputs "
             f"{[tuple(t.shape) for t in inputs]} and outputs {[tuple(t.shape) for t in outputs]}",
-            code="keras-interface")
+            code="keras-interface",
+        )
     return int(shape[1])
 
 
@@ -105,7 +112,9 @@ def needs_calibration(recipe: str) -> bool:
     return recipe in CALIBRATED
 
 
-def convert(model: keras.Model, *, recipe: str, io: str, size_px: int, calibration: np.ndarray | None) -> bytes:
+def convert(
+    model: keras.Model, *, recipe: str, io: str, size_px: int, calibration: np.ndarray | None
+) -> bytes:
     """TensorFlow's converter on a model as it stands; used directly only to compare with what ``export`` does.
 
     Raises:
@@ -121,7 +130,9 @@ def convert(model: keras.Model, *, recipe: str, io: str, size_px: int, calibrati
             return bytes(converter.convert())
     except Exception as error:  # the converter raises many kinds, MLIR diagnostics included
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"the model does not convert to {recipe}: {reason}", code="conversion-failed") from error
+        raise ModelError(
+            f"the model does not convert to {recipe}: {reason}", code="conversion-failed"
+        ) from error
 
 
 def _configure(converter: Any, recipe: str, io: str, calibration: np.ndarray | None) -> None:
@@ -156,7 +167,9 @@ def _silence() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with quiet_native(everything=True), warnings.catch_warnings(), open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
+        with quiet_native(everything=True), warnings.catch_warnings(), open(
+            os.devnull, "w"
+        ) as null, contextlib.redirect_stdout(null):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -22,8 +22,12 @@ class OneDepthwise(keras.layers.DepthwiseConv2D):
     def call(self, inputs: Any) -> Any:
         stride = self.strides[0]
         x = tf.raw_ops.DepthwiseConv2dNative(
-            input=inputs, filter=self.kernel, strides=[1, stride, stride, 1], padding=self.padding.upper(),
-            dilations=[1, *self.dilation_rate, 1])
+            input=inputs,
+            filter=self.kernel,
+            strides=[1, stride, stride, 1],
+            padding=self.padding.upper(),
+            dilations=[1, *self.dilation_rate, 1],
+        )
         if self.use_bias:
             x = tf.nn.bias_add(x, self.bias)
         return x if self.activation is None else self.activation(x)
@@ -38,8 +42,11 @@ class OneStridedDilated(StridedDilatedConv2D):
 
 def dilated_depthwise(model: keras.Model) -> list[keras.layers.DepthwiseConv2D]:
     """The depthwise layers whose rate is above 1."""
-    return [layer for layer in model.layers
-            if isinstance(layer, keras.layers.DepthwiseConv2D) and max(layer.dilation_rate) > 1]
+    return [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.DepthwiseConv2D) and max(layer.dilation_rate) > 1
+    ]
 
 
 def fuse(model: keras.Model) -> keras.Model:
@@ -55,14 +62,18 @@ def fuse(model: keras.Model) -> keras.Model:
             return OneStridedDilated.from_config(config)
         if isinstance(layer, keras.layers.DepthwiseConv2D) and max(layer.dilation_rate) > 1:
             if layer.data_format != "channels_last":
-                raise ModelError(f"layer {layer.name}: expected channels_last, got {layer.data_format}",
-                                 code="dilated-data-format")
+                raise ModelError(
+                    f"layer {layer.name}: expected channels_last, got {layer.data_format}",
+                    code="dilated-data-format",
+                )
             return OneDepthwise.from_config(config)
         return layer.__class__.from_config(config)
 
     try:
         copy = keras.models.clone_model(model, clone_function=clone)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"expected a Keras model made of cloneable layers, got: {error}", code="keras-structure") from error
+        raise ModelError(
+            f"expected a Keras model made of cloneable layers, got: {error}", code="keras-structure"
+        ) from error
     copy.set_weights(model.get_weights())
     return copy

@@ -43,13 +43,21 @@ def check_product(data: bytes, *, recipe: str, io: str, rates: Sequence[int]) ->
 def _check_dilation(graph: Graph, summary: Summary, rates: Sequence[int]) -> None:
     for name in ("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"):
         if name in summary.operators:
-            raise ModelError(f"expected dilation inside the convolutions, got {summary.operators[name]} {name}: "
-                             "the dilated layers were not fused", code="product-batch-space")
-    found = Counter(op.options["dilation_h_factor"] for op in graph.ops
-                    if op.name == "DEPTHWISE_CONV_2D" and op.options["dilation_h_factor"] > 1)
+            raise ModelError(
+                f"expected dilation inside the convolutions, got {summary.operators[name]} {name}: "
+                "the dilated layers were not fused",
+                code="product-batch-space",
+            )
+    found = Counter(
+        op.options["dilation_h_factor"]
+        for op in graph.ops
+        if op.name == "DEPTHWISE_CONV_2D" and op.options["dilation_h_factor"] > 1
+    )
     if found != Counter(rates):
-        raise ModelError(f"expected dilated depthwise convolutions of rates {sorted(rates)}, got {sorted(found.elements())}",
-                         code="product-dilation")
+        raise ModelError(
+            f"expected dilated depthwise convolutions of rates {sorted(rates)}, got {sorted(found.elements())}",
+            code="product-dilation",
+        )
 
 
 def _check_folding(graph: Graph) -> None:
@@ -57,15 +65,19 @@ def _check_folding(graph: Graph) -> None:
     for op in graph.ops:
         constant = any(i >= 0 and graph.tensor(i).data is not None for i in op.inputs)
         if op.name in ("MUL", "ADD", "SUB") and constant and convolved & set(op.inputs):
-            raise ModelError(f"operator {op.index}: {op.name} after a convolution: a batch norm was not folded",
-                             code="product-unfolded")
+            raise ModelError(
+                f"operator {op.index}: {op.name} after a convolution: a batch norm was not folded",
+                code="product-unfolded",
+            )
 
 
 def _check_edges(graph: Graph, recipe: str, io: str) -> None:
     for index in (*graph.inputs, *graph.outputs):
         if graph.tensor(index).dtype != io:
-            raise ModelError(f"tensor {graph.tensor(index).name}: expected {io} at the edge, got {graph.tensor(index).dtype}",
-                             code="product-io")
+            raise ModelError(
+                f"tensor {graph.tensor(index).name}: expected {io} at the edge, got {graph.tensor(index).dtype}",
+                code="product-io",
+            )
     pixels = graph.tensor(graph.inputs[0])
     if recipe == "int8" and io != "float32":
         scale = None if pixels.quantization is None else float(pixels.quantization.scale[0])
@@ -76,10 +88,14 @@ def _check_edges(graph: Graph, recipe: str, io: str) -> None:
 def _check_no_float(graph: Graph, io: str) -> None:
     allowed = {*graph.inputs, *graph.outputs} if io == "float32" else set()
     for op in graph.ops:
-        touched = {i for i in (*op.inputs, *op.outputs) if i >= 0 and np.dtype(graph.tensor(i).dtype).kind == "f"}
+        touched = {
+            i for i in (*op.inputs, *op.outputs) if i >= 0 and np.dtype(graph.tensor(i).dtype).kind == "f"
+        }
         if touched - allowed or (touched and op.name not in FLOAT_EDGE):
             name = graph.tensor(min(touched)).name
-            raise ModelError(f"operator {op.index} ({op.name}): float tensor {name} in an int8 file", code="product-float")
+            raise ModelError(
+                f"operator {op.index} ({op.name}): float tensor {name} in an int8 file", code="product-float"
+            )
 
 
 def _check_per_channel(graph: Graph) -> None:
@@ -89,5 +105,7 @@ def _check_per_channel(graph: Graph) -> None:
         weights = graph.tensor(op.inputs[1])
         channels = weights.shape[3 if op.name == "DEPTHWISE_CONV_2D" else 0]
         if channels > 1 and (weights.quantization is None or not weights.quantization.per_channel):
-            raise ModelError(f"operator {op.index} ({op.name}): expected one scale a channel, got one for {channels}",
-                             code="product-per-tensor")
+            raise ModelError(
+                f"operator {op.index} ({op.name}): expected one scale a channel, got one for {channels}",
+                code="product-per-tensor",
+            )

@@ -22,7 +22,10 @@ MODEL, RECORD, HISTORY, CHECKPOINT = "model.keras", "run.json", "history.csv", "
 def versions() -> dict[str, str]:
     """What made a run."""
     return {
-        "edge_derm": __version__, "tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__,
+        "edge_derm": __version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
         "python": platform.python_version(),
     }
 
@@ -55,17 +58,24 @@ def load(path: Path) -> tuple[keras.Model, dict[str, Any]]:
     if path.suffix == ".keras":
         return _load_model(path), {}
     if not path.is_dir():
-        raise ModelError(f"{path}: expected a run folder or a .keras file, found {'a file' if path.exists() else 'nothing'}",
-                         code="run-missing")
+        raise ModelError(
+            f"{path}: expected a run folder or a .keras file, found {'a file' if path.exists() else 'nothing'}",
+            code="run-missing",
+        )
     if not (path / RECORD).is_file():
-        code, what = ("run-unfinished", "an unfinished run: train again with the same --out to go on") \
-            if (path / CHECKPOINT).is_file() else ("run-missing", f"no {RECORD}: give the folder that train wrote")
+        code, what = (
+            ("run-unfinished", "an unfinished run: train again with the same --out to go on")
+            if (path / CHECKPOINT).is_file()
+            else ("run-missing", f"no {RECORD}: give the folder that train wrote")
+        )
         raise ModelError(f"{path}: expected a finished run, found {what}", code=code)
     try:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
         record["classes"], record["size_px"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path / RECORD}: expected the record of a run, got {error!r}", code="run-broken") from error
+        raise ModelError(
+            f"{path / RECORD}: expected the record of a run, got {error!r}", code="run-broken"
+        ) from error
     return _load_model(path / MODEL), record
 
 
@@ -76,5 +86,7 @@ def _load_model(path: Path) -> keras.Model:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever the archive's defect leads to
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path}: expected a Keras 3 model file, got one that does not load: {reason}",
-                         code="keras-broken") from error
+        raise ModelError(
+            f"{path}: expected a Keras 3 model file, got one that does not load: {reason}",
+            code="keras-broken",
+        ) from error

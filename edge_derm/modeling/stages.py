@@ -38,7 +38,11 @@ class Layer:
 
     @property
     def weights(self) -> int:
-        return {"conv": 9 * self.inputs * self.outputs, "dw": 9 * self.inputs, "pw": self.inputs * self.outputs}[self.kind]
+        return {
+            "conv": 9 * self.inputs * self.outputs,
+            "dw": 9 * self.inputs,
+            "pw": self.inputs * self.outputs,
+        }[self.kind]
 
     @property
     def macs(self) -> int:
@@ -52,14 +56,18 @@ def dilation_map(variant: str, dilation: str | None = None) -> dict[str, int]:
         ModelError: ``variant-unknown``, ``dilation-syntax``, ``dilation-layer``, ``dilation-rate``, ``dilation-stride``.
     """
     if variant not in VARIANTS:
-        raise ModelError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}", code="variant-unknown")
+        raise ModelError(
+            f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}", code="variant-unknown"
+        )
     if dilation is None:
         return dict(VARIANTS[variant])
     rates: dict[str, int] = {}
     for entry in filter(None, dilation.replace(" ", "").split(",")):
         match = re.fullmatch(r"(\w+)=(\d+)", entry)
         if not match or match[1] in rates:
-            raise ModelError(f"dilation: expected LAYER=RATE,… such as dw1=2,dw3=2, got {entry!r}", code="dilation-syntax")
+            raise ModelError(
+                f"dilation: expected LAYER=RATE,… such as dw1=2,dw3=2, got {entry!r}", code="dilation-syntax"
+            )
         rates[match[1]] = int(match[2])
     check_dilation(rates)
     return {name: rate for name, rate in rates.items() if rate > 1}
@@ -70,9 +78,13 @@ def check_dilation(rates: Mapping[str, int]) -> None:
     strides = {"conv1": 1, **{f"dw{n}": stride for n, (_, stride) in enumerate(STAGES, 1)}}
     for name, rate in rates.items():
         if name not in strides:
-            raise ModelError(f"dilation: expected layers out of conv1, dw1 … dw13, got {name!r}", code="dilation-layer")
+            raise ModelError(
+                f"dilation: expected layers out of conv1, dw1 … dw13, got {name!r}", code="dilation-layer"
+            )
         if not 1 <= rate <= 16:
-            raise ModelError(f"dilation: expected rates from 1 to 16, got {name}={rate}", code="dilation-rate")
+            raise ModelError(
+                f"dilation: expected rates from 1 to 16, got {name}={rate}", code="dilation-rate"
+            )
         if rate > 1 and strides[name] != 1:
             raise ModelError(
                 f"dilation: {name} has stride 2, and a strided dilated layer skips pixels: expected one of conv1, "

@@ -60,19 +60,39 @@ class TrainConfig:
 Callback = Callable[[int, keras.Model], None]
 
 
-def run(dataset: Dataset, out: Path, *, seed: int = 0, variant: str = "mobilenet", dilation: str | None = None,
-        alpha: float = 0.25, size_px: int = 128, epochs: int | None = None, weights: Path | None = None,
-        dropout: float | None = None, budget_min: float | None = None) -> dict[str, Any]:
+def run(
+    dataset: Dataset,
+    out: Path,
+    *,
+    seed: int = 0,
+    variant: str = "mobilenet",
+    dilation: str | None = None,
+    alpha: float = 0.25,
+    size_px: int = 128,
+    epochs: int | None = None,
+    weights: Path | None = None,
+    dropout: float | None = None,
+    budget_min: float | None = None,
+) -> dict[str, Any]:
     """``train`` with the recipe's defaults for whatever is None, on the default split. See ``train``."""
-    config = TrainConfig(variant=variant if dilation is None else "custom", dilation=stages.dilation_map(variant, dilation),
-                         alpha=alpha, size_px=size_px, weights=None if weights is None else str(weights), seed=seed,
-                         budget_min=budget_min)
-    config = replace(config, epochs=epochs or config.epochs, dropout=config.dropout if dropout is None else dropout)
+    config = TrainConfig(
+        variant=variant if dilation is None else "custom",
+        dilation=stages.dilation_map(variant, dilation),
+        alpha=alpha,
+        size_px=size_px,
+        weights=None if weights is None else str(weights),
+        seed=seed,
+        budget_min=budget_min,
+    )
+    config = replace(
+        config, epochs=epochs or config.epochs, dropout=config.dropout if dropout is None else dropout
+    )
     return train(dataset, split(dataset, seed=seed), config, out)
 
 
-def train(dataset: Dataset, parts: Split, config: TrainConfig, out: Path, *, callbacks: Sequence[Callback] = ()
-          ) -> dict[str, Any]:
+def train(
+    dataset: Dataset, parts: Split, config: TrainConfig, out: Path, *, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
     """Train, or go on with, a run; write ``model.keras``, ``run.json`` and ``history.csv`` to ``out``; return the record.
 
     Args:
@@ -84,7 +104,9 @@ def train(dataset: Dataset, parts: Split, config: TrainConfig, out: Path, *, cal
         DataError: images that do not decode.
     """
     started = time.monotonic()
-    identity = json.loads(json.dumps({"config": asdict(config), "data": dataset.digest, "split": parts.digest}))
+    identity = json.loads(
+        json.dumps({"config": asdict(config), "data": dataset.digest, "split": parts.digest})
+    )
     out.mkdir(parents=True, exist_ok=True)
     finished = _finished(out, identity)
     if finished is not None:
@@ -108,7 +130,10 @@ def train(dataset: Dataset, parts: Split, config: TrainConfig, out: Path, *, cal
 
 def probabilities(model: keras.Model, pixels: np.ndarray, *, batch: int = 64) -> np.ndarray:
     """float32 [N, C] of a Keras model on preprocessed images, uint8 [N, S, S, 3]."""
-    rows = [model.predict_on_batch(pixels[i : i + batch].astype(np.float32) / 128 - 1) for i in range(0, len(pixels), batch)]
+    rows = [
+        model.predict_on_batch(pixels[i : i + batch].astype(np.float32) / 128 - 1)
+        for i in range(0, len(pixels), batch)
+    ]
     return np.concatenate(rows) if rows else np.empty((0, model.output_shape[-1]), np.float32)
 
 
@@ -123,7 +148,12 @@ class Session:
         self.targets = dataset.targets(train_part)
         self.judged, self.judged_targets = dataset.images(config.size_px, judged), dataset.targets(judged)
         self.model = architecture.build(
-            config.dilation, alpha=config.alpha, size_px=config.size_px, classes=len(dataset.labels), dropout=config.dropout)
+            config.dilation,
+            alpha=config.alpha,
+            size_px=config.size_px,
+            classes=len(dataset.labels),
+            dropout=config.dropout,
+        )
         if config.weights:
             architecture.load_imagenet(self.model, Path(config.weights))
         self.live = keras.models.clone_model(self.model)  # trained; ``model`` holds the average
@@ -137,8 +167,13 @@ class Session:
         self.step = tf.function(self._step)
 
     def fresh(self) -> State:
-        return State(epoch=0, epochs=self.config.epochs, live=self.live.get_weights(), average=self.model.get_weights(),
-                     optimizer=self._optimizer_values())
+        return State(
+            epoch=0,
+            epochs=self.config.epochs,
+            live=self.live.get_weights(),
+            average=self.model.get_weights(),
+            optimizer=self._optimizer_values(),
+        )
 
     def restore(self, state: State) -> None:
         self.live.set_weights(state.live)
@@ -159,11 +194,19 @@ class Session:
             losses.append(self.step(images, targets, tf.constant(self.keep(done), tf.float32)))
         loss = float(np.mean([value.numpy() for value in losses]))
         if not math.isfinite(loss):
-            raise ModelError(f"epoch {state.epoch + 1}: the loss is {loss}: lower the learning rate", code="training-diverged")
+            raise ModelError(
+                f"epoch {state.epoch + 1}: the loss is {loss}: lower the learning rate",
+                code="training-diverged",
+            )
         figures = scoring.score(probabilities(self.model, self.judged), self.judged_targets, self.labels)
         return state.after(
-            loss, figures, scoring.selection(figures), live=self.live.get_weights(), average=self.model.get_weights(),
-            optimizer=self._optimizer_values())
+            loss,
+            figures,
+            scoring.selection(figures),
+            live=self.live.get_weights(),
+            average=self.model.get_weights(),
+            optimizer=self._optimizer_values(),
+        )
 
     @property
     def peak(self) -> float:
@@ -202,20 +245,31 @@ class Session:
                 seed = np.array([config.seed * 1_000_003 + epoch, number], np.int32)
                 yield self.stored[rows], self.targets[rows], seed
 
-        signature = (tf.TensorSpec((self.batch, *self.stored.shape[1:]), tf.uint8),
-                     tf.TensorSpec((self.batch,), tf.int64), tf.TensorSpec((2,), tf.int32))
+        signature = (
+            tf.TensorSpec((self.batch, *self.stored.shape[1:]), tf.uint8),
+            tf.TensorSpec((self.batch,), tf.int64),
+            tf.TensorSpec((2,), tf.int32),
+        )
         batches = tf.data.Dataset.from_generator(picked, output_signature=signature)
         batches = batches.map(
-            lambda images, targets, seed: (augment(images, config.size_px, seed, config.augmentation), targets),
-            num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            lambda images, targets, seed: (
+                augment(images, config.size_px, seed, config.augmentation),
+                targets,
+            ),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
         return iter(batches.prefetch(4))
 
     def _step(self, images: Any, targets: Any, keep: Any) -> Any:
         wanted = tf.one_hot(targets, len(self.labels))
         with tf.GradientTape() as tape:
             logits = self.logits(images, training=True) + self.adjustment
-            loss = tf.reduce_mean(keras.losses.categorical_crossentropy(
-                wanted, logits, from_logits=True, label_smoothing=self.config.label_smoothing))
+            loss = tf.reduce_mean(
+                keras.losses.categorical_crossentropy(
+                    wanted, logits, from_logits=True, label_smoothing=self.config.label_smoothing
+                )
+            )
         variables = self.live.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
         for average, live in zip(self.model.weights, self.live.weights):
@@ -240,24 +294,45 @@ def _finished(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         return None
     _, record = runs.load(out)
     if record.get("identity") != identity:
-        raise ModelError(f"{out}: expected an empty folder or this same run, found another finished run: choose another --out",
-                         code="run-differs")
+        raise ModelError(
+            f"{out}: expected an empty folder or this same run, found another finished run: choose another --out",
+            code="run-differs",
+        )
     return record
 
 
-def _record(dataset: Dataset, parts: Split, config: TrainConfig, state: State, labels: Sequence[str],
-            identity: dict[str, Any]) -> dict[str, Any]:
+def _record(
+    dataset: Dataset,
+    parts: Split,
+    config: TrainConfig,
+    state: State,
+    labels: Sequence[str],
+    identity: dict[str, Any],
+) -> dict[str, Any]:
     return {
-        "record": "train", "variant": config.variant, "alpha": config.alpha, "size_px": config.size_px,
-        "dilation": config.dilation, "parameters": stages.parameters(config.alpha, len(labels)),
-        "macs": stages.macs(config.alpha, config.size_px, len(labels)), "classes": list(labels),
-        "best_epoch": state.best_epoch, "validation": state.validation, "history": state.history, "seconds": state.seconds,
+        "record": "train",
+        "variant": config.variant,
+        "alpha": config.alpha,
+        "size_px": config.size_px,
+        "dilation": config.dilation,
+        "parameters": stages.parameters(config.alpha, len(labels)),
+        "macs": stages.macs(config.alpha, config.size_px, len(labels)),
+        "classes": list(labels),
+        "best_epoch": state.best_epoch,
+        "validation": state.validation,
+        "history": state.history,
+        "seconds": state.seconds,
         "data": {
-            "spec": dataset.spec, "name": dataset.name, "digest": dataset.digest, "images": len(dataset),
+            "spec": dataset.spec,
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "images": len(dataset),
             "counts": dict(zip(labels, np.bincount(dataset.targets(), minlength=len(labels)).tolist())),
             "parts": {name: len(members) for name, members in parts.parts.items()},
             "split": {"seed": parts.seed, "digest": parts.digest, "fractions": dict(parts.fractions)},
             "problems": len(dataset.problems),
         },
-        "seed": config.seed, "versions": runs.versions(), "identity": identity,
+        "seed": config.seed,
+        "versions": runs.versions(),
+        "identity": identity,
     }

@@ -14,38 +14,57 @@ WIDTH, HEIGHT = 560, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40
 
 
-def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str, x_label: str, y_label: str,
-          x_range: tuple[float, float] | None = None, y_range: tuple[float, float] | None = None,
-          diagonal: bool = False, points: bool = False) -> str:
+def lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+    diagonal: bool = False,
+    points: bool = False,
+) -> str:
     """Curves by name, each (xs, ys); ``diagonal`` draws the line y = x behind them."""
     xs = np.concatenate([np.asarray(x, float) for x, _ in series.values()])
     ys = np.concatenate([np.asarray(y, float) for _, y in series.values()])
     if not len(xs):
         return ""
-    frame = Frame(x_range or (float(xs.min()), float(xs.max())), y_range or (float(ys.min()), float(ys.max())))
+    frame = Frame(
+        x_range or (float(xs.min()), float(xs.max())), y_range or (float(ys.min()), float(ys.max()))
+    )
     parts = [frame.axes(x_label, y_label)]
     if diagonal:
         parts.append(frame.path([0, 1], [0, 1], "guide"))
     for number, (x, y) in enumerate(series.values()):
         parts.append(frame.path(x, y, f"line c{number % 6}"))
         if points:
-            parts += [f'<circle class="dot c{number % 6}" cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="3.5"/>'
-                      for a, b in zip(x, y)]
+            parts += [
+                f'<circle class="dot c{number % 6}" cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="3.5"/>'
+                for a, b in zip(x, y)
+            ]
     return _svg(title, "".join(parts)) + legend(list(series))
 
 
-def histogram(values: Sequence[float], *, title: str, x_label: str, marks: Mapping[str, float], bins: int = 40) -> str:
+def histogram(
+    values: Sequence[float], *, title: str, x_label: str, marks: Mapping[str, float], bins: int = 40
+) -> str:
     """Counts of ``values``; ``marks`` are named vertical lines. The last hundredth is drawn in the last bin."""
     shown = np.minimum(np.asarray(values, float), np.percentile(values, 99))
     counts, edges = np.histogram(shown, bins=bins)
     frame = Frame((float(edges[0]), float(edges[-1])), (0.0, float(counts.max())))
     bars = [
         f'<rect class="bar" x="{frame.x(a) + 0.5:.1f}" y="{frame.y(c):.1f}" width="{max(0.5, frame.x(b) - frame.x(a) - 1):.1f}" '
-        f'height="{frame.y(0) - frame.y(c):.1f}"/>' for a, b, c in zip(edges, edges[1:], counts) if c]
+        f'height="{frame.y(0) - frame.y(c):.1f}"/>'
+        for a, b, c in zip(edges, edges[1:], counts)
+        if c
+    ]
     for number, (name, value) in enumerate(marks.items()):
         at = frame.x(min(value, edges[-1]))
-        bars.append(f'<path class="mark" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
-                    f'<text class="tick" x="{at + 4:.1f}" y="{TOP + 12 + 14 * number}">{escape(name)}</text>')
+        bars.append(
+            f'<path class="mark" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
+            f'<text class="tick" x="{at + 4:.1f}" y="{TOP + 12 + 14 * number}">{escape(name)}</text>'
+        )
     return _svg(title, frame.axes(x_label, "samples") + "".join(bars))
 
 
@@ -71,21 +90,29 @@ class Frame:
         return HEIGHT - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM)
 
     def path(self, xs: Sequence[float], ys: Sequence[float], style: str) -> str:
-        route = " ".join(f"{'L' if i else 'M'}{self.x(a):.1f} {self.y(b):.1f}" for i, (a, b) in enumerate(zip(xs, ys)))
+        route = " ".join(
+            f"{'L' if i else 'M'}{self.x(a):.1f} {self.y(b):.1f}" for i, (a, b) in enumerate(zip(xs, ys))
+        )
         return f'<path class="{style}" d="{route}"/>'
 
     def axes(self, x_label: str, y_label: str) -> str:
         parts = [f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>']
         for value in _ticks(self.x0, self.x1):
-            parts.append(f'<text class="tick" text-anchor="middle" x="{self.x(value):.1f}" y="{HEIGHT - BOTTOM + 15}">'
-                         f"{value:g}</text>")
+            parts.append(
+                f'<text class="tick" text-anchor="middle" x="{self.x(value):.1f}" y="{HEIGHT - BOTTOM + 15}">'
+                f"{value:g}</text>"
+            )
         for value in _ticks(self.y0, self.y1):
-            parts.append(f'<path class="grid" d="M{LEFT} {self.y(value):.1f}H{WIDTH - RIGHT}"/>'
-                         f'<text class="tick" text-anchor="end" x="{LEFT - 6}" y="{self.y(value) + 4:.1f}">{value:g}</text>')
+            parts.append(
+                f'<path class="grid" d="M{LEFT} {self.y(value):.1f}H{WIDTH - RIGHT}"/>'
+                f'<text class="tick" text-anchor="end" x="{LEFT - 6}" y="{self.y(value) + 4:.1f}">{value:g}</text>'
+            )
         middle = (TOP + HEIGHT - BOTTOM) / 2
-        parts.append(f'<text class="label" text-anchor="middle" x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>'
-                     f'<text class="label" text-anchor="middle" transform="translate(13 {middle}) rotate(-90)">'
-                     f"{escape(y_label)}</text>")
+        parts.append(
+            f'<text class="label" text-anchor="middle" x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>'
+            f'<text class="label" text-anchor="middle" transform="translate(13 {middle}) rotate(-90)">'
+            f"{escape(y_label)}</text>"
+        )
         return "".join(parts)
 
 
@@ -99,9 +126,13 @@ def _ticks(low: float, high: float) -> list[float]:
     power = 10 ** np.floor(np.log10(rough))
     step = float(next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999))
     first = np.ceil(low / step - 1e-9)
-    return [round(float(value) * step, 10) + 0.0 for value in np.arange(first, np.floor(high / step + 1e-9) + 1)]
+    return [
+        round(float(value) * step, 10) + 0.0 for value in np.arange(first, np.floor(high / step + 1e-9) + 1)
+    ]
 
 
 def _svg(title: str, body: str) -> str:
-    return (f'<h3>{escape(title)}</h3><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-            f'aria-label="{escape(title, quote=True)}">{body}</svg>')
+    return (
+        f'<h3>{escape(title)}</h3><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(title, quote=True)}">{body}</svg>'
+    )

@@ -25,16 +25,27 @@ def interval(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
 
 def tiles(values: Mapping[str, str]) -> str:
     """The few figures a reader wants first; values are HTML."""
-    return '<div class="tiles">' + "".join(
-        f'<div class="tile"><b>{value}</b><span>{escape(name)}</span></div>' for name, value in values.items()) + "</div>"
+    return (
+        '<div class="tiles">'
+        + "".join(
+            f'<div class="tile"><b>{value}</b><span>{escape(name)}</span></div>'
+            for name, value in values.items()
+        )
+        + "</div>"
+    )
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table with a caption; cells are HTML, all but the first column set as numbers."""
     header = "".join(f'<th scope="col"{_number(i)}>{escape(name)}</th>' for i, name in enumerate(head))
-    body = "".join("<tr>" + "".join(f"<td{_number(i)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows)
-    return (f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr>{header}</tr></thead>'
-            f"<tbody>{body}</tbody></table></div>")
+    body = "".join(
+        "<tr>" + "".join(f"<td{_number(i)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr>{header}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def facts(caption: str, values: Mapping[str, Any]) -> str:

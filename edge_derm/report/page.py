@@ -24,7 +24,9 @@ def render(records: Sequence[Mapping[str, Any]], out: Path) -> None:
     if predicted:
         parts.append(sections.predictions(predicted))
     style = resources("edge_derm.report").joinpath("style.css").read_text(encoding="utf-8")
-    files.write_text(out, f"""<!doctype html>
+    files.write_text(
+        out,
+        f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -43,7 +45,8 @@ def render(records: Sequence[Mapping[str, Any]], out: Path) -> None:
 </main>
 </body>
 </html>
-""")
+""",
+    )
 
 
 def _section(record: Mapping[str, Any]) -> str:

@@ -19,80 +19,206 @@ def training(record: Record) -> str:
     """What was trained, on what, and how it went."""
     best, data, history = record["validation"], record["data"], record["history"]
     epochs = [row["epoch"] for row in history]
-    top = tiles({
-        "validation accuracy": f"{best['accuracy']:.3f}", "balanced accuracy": f"{best['balanced_accuracy']:.3f}",
-        "parameters": text(record["parameters"]), "M MACs an image": f"{record['macs'] / 1e6:.1f}",
-        "best epoch": f"{record['best_epoch']} of {len(epochs)}", "minutes": f"{record['seconds'] / 60:.1f}"})
+    top = tiles(
+        {
+            "validation accuracy": f"{best['accuracy']:.3f}",
+            "balanced accuracy": f"{best['balanced_accuracy']:.3f}",
+            "parameters": text(record["parameters"]),
+            "M MACs an image": f"{record['macs'] / 1e6:.1f}",
+            "best epoch": f"{record['best_epoch']} of {len(epochs)}",
+            "minutes": f"{record['seconds'] / 60:.1f}",
+        }
+    )
     curves = charts.lines(
-        {"accuracy": (epochs, [row["validation_accuracy"] for row in history]),
-         "balanced accuracy": (epochs, [row["validation_balanced_accuracy"] for row in history])},
-        title="Validation accuracy by epoch", x_label="epoch", y_label="validation")
+        {
+            "accuracy": (epochs, [row["validation_accuracy"] for row in history]),
+            "balanced accuracy": (epochs, [row["validation_balanced_accuracy"] for row in history]),
+        },
+        title="Validation accuracy by epoch",
+        x_label="epoch",
+        y_label="validation",
+    )
     losses = charts.lines(
-        {"training loss": (epochs, [row["loss"] for row in history]),
-         "validation loss": (epochs, [row["validation_loss"] for row in history])},
-        title="Loss by epoch", x_label="epoch", y_label="loss (nats)")
-    images = table("Images", ["class", "images", "AUROC"],
-                   [(text(name), text(count), text(best["auroc"].get(name))) for name, count in data["counts"].items()])
-    about = facts("Run", {
-        "variant": record["variant"], "dilation": record["dilation"] or "none", "alpha": record["alpha"],
-        "input": f"{record['size_px']} px", "data": data["name"], "parts": data["parts"], "seed": record["seed"],
-        "versions": record["versions"], "problems in the data": data["problems"]})
+        {
+            "training loss": (epochs, [row["loss"] for row in history]),
+            "validation loss": (epochs, [row["validation_loss"] for row in history]),
+        },
+        title="Loss by epoch",
+        x_label="epoch",
+        y_label="loss (nats)",
+    )
+    images = table(
+        "Images",
+        ["class", "images", "AUROC"],
+        [(text(name), text(count), text(best["auroc"].get(name))) for name, count in data["counts"].items()],
+    )
+    about = facts(
+        "Run",
+        {
+            "variant": record["variant"],
+            "dilation": record["dilation"] or "none",
+            "alpha": record["alpha"],
+            "input": f"{record['size_px']} px",
+            "data": data["name"],
+            "parts": data["parts"],
+            "seed": record["seed"],
+            "versions": record["versions"],
+            "problems in the data": data["problems"],
+        },
+    )
     return section(f"Trained: {record['variant']}", top, pair(curves, losses), pair(images, about))
 
 
 def model(record: Record) -> str:
     """What is in the deployed file."""
-    top = tiles({
-        "bytes": text(record["size_bytes"]), "M MACs": f"{record['macs'] / 1e6:.2f}", "parameters": text(record["parameters"]),
-        "operators": text(sum(record["operators"].values())), "dilated depthwise": text(record.get("dilated_depthwise"))})
-    operators = table("Operators", ["operator", "count"], [(text(k), text(v)) for k, v in record["operators"].items()])
-    edges = table("Inputs and outputs", ["tensor", "type", "shape", "scale", "zero point"], [
-        (text(t["name"]), text(t["dtype"]), "×".join(map(str, t["shape"])), text(t["scale"]), text(t["zero_point"]))
-        for t in (*record["inputs"], *record["outputs"])])
-    warned = "".join(f"<li>{escape(str(w['message'] if isinstance(w, Mapping) else w))}</li>" for w in record["warnings"])
+    top = tiles(
+        {
+            "bytes": text(record["size_bytes"]),
+            "M MACs": f"{record['macs'] / 1e6:.2f}",
+            "parameters": text(record["parameters"]),
+            "operators": text(sum(record["operators"].values())),
+            "dilated depthwise": text(record.get("dilated_depthwise")),
+        }
+    )
+    operators = table(
+        "Operators", ["operator", "count"], [(text(k), text(v)) for k, v in record["operators"].items()]
+    )
+    edges = table(
+        "Inputs and outputs",
+        ["tensor", "type", "shape", "scale", "zero point"],
+        [
+            (
+                text(t["name"]),
+                text(t["dtype"]),
+                "×".join(map(str, t["shape"])),
+                text(t["scale"]),
+                text(t["zero_point"]),
+            )
+            for t in (*record["inputs"], *record["outputs"])
+        ],
+    )
+    warned = "".join(
+        f"<li>{escape(str(w['message'] if isinstance(w, Mapping) else w))}</li>" for w in record["warnings"]
+    )
     notes = f"<h3>Warnings</h3><ul>{warned}</ul>" if warned else '<p class="soft">No warnings.</p>'
-    return section(f"Deployed file: {record.get('recipe') or record.get('arithmetic', '')}", top, pair(operators, edges + notes))
+    return section(
+        f"Deployed file: {record.get('recipe') or record.get('arithmetic', '')}",
+        top,
+        pair(operators, edges + notes),
+    )
 
 
 def parity(record: Record) -> str:
     """Float against deployed."""
     shares = record.get("agreement_intervals") or {}
-    top = tiles({
-        "accuracy, float": text(record["accuracy_float"]), "accuracy, deployed": text(record["accuracy_deployed"]),
-        "agreement, XNNPACK": text(record["agreement"]["xnnpack"]),
-        "agreement, reference kernels": text(record["agreement"]["reference"]),
-        "largest probability error": text(record["max_abs_probability_error"])})
-    rows = [(name, interval(shares.get(key))) for name, key in (("XNNPACK (Linux boards)", "xnnpack"),
-                                                               ("reference kernels (microcontrollers)", "reference"))]
+    top = tiles(
+        {
+            "accuracy, float": text(record["accuracy_float"]),
+            "accuracy, deployed": text(record["accuracy_deployed"]),
+            "agreement, XNNPACK": text(record["agreement"]["xnnpack"]),
+            "agreement, reference kernels": text(record["agreement"]["reference"]),
+            "largest probability error": text(record["max_abs_probability_error"]),
+        }
+    )
+    rows = [
+        (name, interval(shares.get(key)))
+        for name, key in (
+            ("XNNPACK (Linux boards)", "xnnpack"),
+            ("reference kernels (microcontrollers)", "reference"),
+        )
+    ]
     rows.append(("accuracy difference, deployed − float", interval(record.get("accuracy_difference"))))
-    note = (f'<p class="soft">{text(record["images"])} images ({escape(str(record["part"]))}). The same int8 file is two '
-            "classifiers: its kernels round differently, so both families are checked.</p>")
-    return section("Does it decide like its float parent?", top, table("With 95 % intervals", ["", "share"], rows), note)
+    note = (
+        f'<p class="soft">{text(record["images"])} images ({escape(str(record["part"]))}). The same int8 file is two '
+        "classifiers: its kernels round differently, so both families are checked.</p>"
+    )
+    return section(
+        "Does it decide like its float parent?", top, table("With 95 % intervals", ["", "share"], rows), note
+    )
 
 
 def evaluation(record: Record) -> str:
     """Metrics, confusion, ROC, reliability."""
-    names = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "ece": "calibration error", "brier": "Brier score"}
+    names = {
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "ece": "calibration error",
+        "brier": "Brier score",
+    }
     top = tiles({title: interval(record[key]) for key, title in names.items()})
-    classes = table("By class, against the rest", ["class", "n", "sensitivity", "specificity", "PPV", "AUROC"], [
-        (text(label), text(row["n"]), interval(row["sensitivity"], 2), interval(row["specificity"], 2), interval(row["ppv"], 2),
-         interval(record["auroc"][label])) for label, row in record["per_class"].items()])
-    areas = {label: (curve["false_positive_rate"], curve["sensitivity"]) for label, curve in record["roc"].items()
-             if curve["sensitivity"]}
-    roc = charts.lines(areas, title="ROC curves by class", x_label="1 − specificity", y_label="sensitivity", x_range=(0, 1),
-                       y_range=(0, 1), diagonal=True) if areas else ""
+    classes = table(
+        "By class, against the rest",
+        ["class", "n", "sensitivity", "specificity", "PPV", "AUROC"],
+        [
+            (
+                text(label),
+                text(row["n"]),
+                interval(row["sensitivity"], 2),
+                interval(row["specificity"], 2),
+                interval(row["ppv"], 2),
+                interval(record["auroc"][label]),
+            )
+            for label, row in record["per_class"].items()
+        ],
+    )
+    areas = {
+        label: (curve["false_positive_rate"], curve["sensitivity"])
+        for label, curve in record["roc"].items()
+        if curve["sensitivity"]
+    }
+    roc = (
+        charts.lines(
+            areas,
+            title="ROC curves by class",
+            x_label="1 − specificity",
+            y_label="sensitivity",
+            x_range=(0, 1),
+            y_range=(0, 1),
+            diagonal=True,
+        )
+        if areas
+        else ""
+    )
     bins = record["reliability"]
-    reliability = charts.lines(
-        {"": ([b["confidence"] for b in bins], [b["accuracy"] for b in bins])}, title="Reliability: accuracy by confidence",
-        x_label="stated confidence", y_label="accuracy", x_range=(0, 1), y_range=(0, 1), diagonal=True, points=True) if bins else ""
+    reliability = (
+        charts.lines(
+            {"": ([b["confidence"] for b in bins], [b["accuracy"] for b in bins])},
+            title="Reliability: accuracy by confidence",
+            x_label="stated confidence",
+            y_label="accuracy",
+            x_range=(0, 1),
+            y_range=(0, 1),
+            diagonal=True,
+            points=True,
+        )
+        if bins
+        else ""
+    )
     points = record.get("operating_points") or {}
     task = record.get("task") or {}
-    operating = table(
-        f"{task.get('positive')} against {task.get('negative') or 'all others'}: operating points, thresholds chosen on the other "
-        "half of the lesions", ["rule", "sensitivity", "specificity"],
-        [(text(name), interval(p["sensitivity"]), interval(p["specificity"])) for name, p in points.items()]) if points else ""
+    operating = (
+        table(
+            f"{task.get('positive')} against {task.get('negative') or 'all others'}: operating points, "
+            "thresholds chosen on the other half of the lesions",
+            ["rule", "sensitivity", "specificity"],
+            [
+                (text(name), interval(p["sensitivity"]), interval(p["specificity"]))
+                for name, p in points.items()
+            ],
+        )
+        if points
+        else ""
+    )
     note = f'<p class="soft">{text(record["images"])} images ({escape(str(record["part"]))}); 95 % intervals in brackets.</p>'
-    return section("How good is it?", top, note, classes, pair(confusion(record), roc), pair(reliability, operating), _groups(record))
+    return section(
+        "How good is it?",
+        top,
+        note,
+        classes,
+        pair(confusion(record), roc),
+        pair(reliability, operating),
+        _groups(record),
+    )
 
 
 def confusion(record: Record) -> str:
@@ -103,38 +229,82 @@ def confusion(record: Record) -> str:
     for label, row in zip(labels, record["confusion"]):
         total = sum(row) or 1
         cells = "".join(
-            f'<td style="background: color-mix(in srgb, var(--accent) {round(70 * n / total)}%, transparent)">{n}</td>' for n in row)
+            f'<td style="background: color-mix(in srgb, var(--accent) {round(70 * n / total)}%, transparent)">{n}</td>'
+            for n in row
+        )
         body += f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>'
-    return (f'<div class="scroll"><table class="confusion"><caption>Confusion matrix: rows are the truth, columns the decision'
-            f"</caption><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>")
+    return (
+        f'<div class="scroll"><table class="confusion"><caption>Confusion matrix: rows are the truth, columns the decision'
+        f"</caption><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _groups(record: Record) -> str:
-    tables = [table(f"Accuracy by {key}", [key, "n", "accuracy"],
-                    [(text(name), text(value["n"]), interval(value)) for name, value in rows.items()])
-              for key, rows in (record.get("subgroups") or {}).items()]
+    tables = [
+        table(
+            f"Accuracy by {key}",
+            [key, "n", "accuracy"],
+            [(text(name), text(value["n"]), interval(value)) for name, value in rows.items()],
+        )
+        for key, rows in (record.get("subgroups") or {}).items()
+    ]
     return "<h3>Subgroups</h3>" + pair(*tables) if tables else ""
 
 
 def latency(record: Record) -> str:
     """Latency, memory, where it was measured."""
     taken, memory, where = record["latency_ms"], record["memory"], record["environment"]
-    values = {"instructions": text(record["instructions"])} if taken is None else {
-        "p50": f"{taken['p50']:.3f} ms", "p95": f"{taken['p95']:.3f} ms", "p99": f"{taken['p99']:.3f} ms"}
+    values = (
+        {"instructions": text(record["instructions"])}
+        if taken is None
+        else {
+            "p50": f"{taken['p50']:.3f} ms",
+            "p95": f"{taken['p95']:.3f} ms",
+            "p99": f"{taken['p99']:.3f} ms",
+        }
+    )
     peak = memory.get("peak_rss_bytes")
-    values |= {"model bytes": text(memory.get("model_bytes")), "MiB peak memory": "–" if peak is None else f"{peak / 2**20:.1f}"}
-    chart = "" if taken is None else charts.histogram(
-        taken["samples"], title="Latency of one image", x_label="milliseconds",
-        marks={f"p50 {taken['p50']:.3f}": taken["p50"], f"p95 {taken['p95']:.3f}": taken["p95"]})
-    about = facts("Measured on", {
-        "target": record["target"], "emulated": record["emulated"], "backend": record.get("backend"),
-        "threads": record.get("threads"), "processor": where.get("cpu"), "cores": where.get("usable_cores"), "system": where.get("os"),
-        "python": where.get("python"), "packages": where.get("packages")})
+    values |= {
+        "model bytes": text(memory.get("model_bytes")),
+        "MiB peak memory": "–" if peak is None else f"{peak / 2**20:.1f}",
+    }
+    chart = (
+        ""
+        if taken is None
+        else charts.histogram(
+            taken["samples"],
+            title="Latency of one image",
+            x_label="milliseconds",
+            marks={f"p50 {taken['p50']:.3f}": taken["p50"], f"p95 {taken['p95']:.3f}": taken["p95"]},
+        )
+    )
+    about = facts(
+        "Measured on",
+        {
+            "target": record["target"],
+            "emulated": record["emulated"],
+            "backend": record.get("backend"),
+            "threads": record.get("threads"),
+            "processor": where.get("cpu"),
+            "cores": where.get("usable_cores"),
+            "system": where.get("os"),
+            "python": where.get("python"),
+            "packages": where.get("packages"),
+        },
+    )
     warning = f'<p class="notice">{escape(taken["warning"])}</p>' if taken and taken.get("warning") else ""
     ratio = record.get("ratio")
-    against = "" if not ratio else (f"<p>Against {text((record.get('other') or {}).get('model'))}, interleaved in one run: "
-                                    f"<b>{escape(record['verdict'])}</b>, ratio {interval(ratio)}</p>")
-    return section(f"How fast, how much memory: {record['target']}", tiles(values), warning, against, pair(chart, about))
+    against = (
+        ""
+        if not ratio
+        else (
+            f"<p>Against {text((record.get('other') or {}).get('model'))}, interleaved in one run: "
+            f"<b>{escape(record['verdict'])}</b>, ratio {interval(ratio)}</p>"
+        )
+    )
+    return section(
+        f"How fast, how much memory: {record['target']}", tiles(values), warning, against, pair(chart, about)
+    )
 
 
 def predictions(records: Sequence[Record]) -> str:
@@ -142,11 +312,15 @@ def predictions(records: Sequence[Record]) -> str:
     figures = []
     for record in records:
         ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])[:3]
-        bars = "".join(f'<div>{escape(name)} {value:.2f}<div class="meter"><i style="width:{100 * value:.0f}%"></i></div></div>'
-                       for name, value in ranked)
+        bars = "".join(
+            f'<div>{escape(name)} {value:.2f}<div class="meter"><i style="width:{100 * value:.0f}%"></i></div></div>'
+            for name, value in ranked
+        )
         state = " · abstained" if record.get("abstained") else ""
-        figures.append(f"<figure>{picture(Path(record['image']))}<figcaption><b>{escape(record['label'])}</b>{state}<br>"
-                       f"{escape(Path(record['image']).name)}{bars}</figcaption></figure>")
+        figures.append(
+            f"<figure>{picture(Path(record['image']))}<figcaption><b>{escape(record['label'])}</b>{state}<br>"
+            f"{escape(Path(record['image']).name)}{bars}</figcaption></figure>"
+        )
     return section("Sample predictions", f'<div class="pictures">{"".join(figures)}</div>')
 
 
@@ -161,10 +335,18 @@ def picture(path: Path) -> str:
 
 def unknown(record: Record) -> str:
     """A record no section knows: shown as it is."""
-    return section(str(record.get("record", "record")), facts("Values", {k: v for k, v in record.items() if k != "record"}))
+    return section(
+        str(record.get("record", "record")),
+        facts("Values", {k: v for k, v in record.items() if k != "record"}),
+    )
 
 
 SECTIONS: Mapping[str, Callable[[Record], str]] = {
-    "train": training, "export": model, "inspect": model, "adopt": model, "verify": parity, "evaluate": evaluation,
+    "train": training,
+    "export": model,
+    "inspect": model,
+    "adopt": model,
+    "verify": parity,
+    "evaluate": evaluation,
     "bench": latency,
 }

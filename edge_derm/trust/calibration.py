@@ -47,14 +47,22 @@ def nll(probabilities: np.ndarray, targets: np.ndarray, *, floor: float = 1e-7) 
     """Mean negative log-likelihood in nats, probabilities floored."""
     if not len(targets):
         return float("nan")
-    return float(-np.log(np.maximum(probabilities[np.arange(len(targets)), targets].astype(np.float64), floor)).mean())
+    return float(
+        -np.log(np.maximum(probabilities[np.arange(len(targets)), targets].astype(np.float64), floor)).mean()
+    )
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) -> list[dict[str, Any]]:
     """Bins that hold images: ``{low, high, confidence, accuracy, n}``."""
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     return [
-        {"low": b / bins, "high": (b + 1) / bins, "confidence": float(confidence[place == b].mean()),
-         "accuracy": float(correct[place == b].mean()), "n": int((place == b).sum())}
-        for b in range(bins) if (place == b).any()
+        {
+            "low": b / bins,
+            "high": (b + 1) / bins,
+            "confidence": float(confidence[place == b].mean()),
+            "accuracy": float(correct[place == b].mean()),
+            "n": int((place == b).sum()),
+        }
+        for b in range(bins)
+        if (place == b).any()
     ]

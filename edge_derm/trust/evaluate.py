@@ -14,9 +14,19 @@ from edge_derm.trust.intervals import proportion, resample, undefined
 FIXED = 0.9  # the sensitivity, and the specificity, that two of the operating points hold
 
 
-def evaluate(probabilities: np.ndarray, targets: np.ndarray, labels: Sequence[str], *, groups: Sequence[str],
-             image_ids: Sequence[str], meta: Sequence[Mapping[str, str]] = (), positive: str | None = None,
-             negative: str | None = None, readers: Path | None = None, seed: int = 0) -> dict[str, Any]:
+def evaluate(
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    labels: Sequence[str],
+    *,
+    groups: Sequence[str],
+    image_ids: Sequence[str],
+    meta: Sequence[Mapping[str, str]] = (),
+    positive: str | None = None,
+    negative: str | None = None,
+    readers: Path | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
     """All figures.
 
     Args:
@@ -35,33 +45,50 @@ def evaluate(probabilities: np.ndarray, targets: np.ndarray, labels: Sequence[st
     decided, confidence = p.argmax(axis=1), p.max(axis=1)
     correct = decided == targets
     record = {
-        "labels": list(labels), "accuracy": proportion(int(correct.sum()), len(targets)),
+        "labels": list(labels),
+        "accuracy": proportion(int(correct.sum()), len(targets)),
         "balanced_accuracy": resample(lambda i: balanced(decided[i], targets[i]), groups, seed=seed),
         "per_class": {label: per_class(decided == c, targets == c) for c, label in enumerate(labels)},
         "auroc": {label: roc.auroc(p[:, c], targets == c) for c, label in enumerate(labels)},
-        "average_precision": {label: roc.average_precision(p[:, c], targets == c) for c, label in enumerate(labels)},
+        "average_precision": {
+            label: roc.average_precision(p[:, c], targets == c) for c, label in enumerate(labels)
+        },
         "ece": resample(lambda i: calibration.ece(confidence[i], correct[i]), groups, seed=seed),
-        "adaptive_ece": resample(lambda i: calibration.adaptive_ece(confidence[i], correct[i]), groups, seed=seed),
+        "adaptive_ece": resample(
+            lambda i: calibration.adaptive_ece(confidence[i], correct[i]), groups, seed=seed
+        ),
         "brier": resample(lambda i: calibration.brier(p[i], targets[i]), groups, seed=seed),
         "nll": resample(lambda i: calibration.nll(p[i], targets[i]), groups, seed=seed),
         "reliability": calibration.reliability(confidence, correct),
         "confusion": confusion(decided, targets, len(labels)).tolist(),
         "roc": {label: roc.curve(p[:, c], targets == c) for c, label in enumerate(labels)},
-        "subgroups": subgroups(correct, meta), "operating_points": None, "readers": None, "task": None,
+        "subgroups": subgroups(correct, meta),
+        "operating_points": None,
+        "readers": None,
+        "task": None,
     }
     if positive is not None:
         record.update(two_class(p, targets, labels, positive, negative, groups, image_ids, readers, seed))
     return record
 
 
-def _check_labels(labels: Sequence[str], positive: str | None, negative: str | None, readers: Path | None) -> None:
+def _check_labels(
+    labels: Sequence[str], positive: str | None, negative: str | None, readers: Path | None
+) -> None:
     for name, label in (("--positive", positive), ("--negative", negative)):
         if label is not None and label not in labels:
-            raise DataError(f"{name}: expected one of {', '.join(labels)}, got {label!r}", code="label-unknown")
+            raise DataError(
+                f"{name}: expected one of {', '.join(labels)}, got {label!r}", code="label-unknown"
+            )
     if positive is not None and positive == negative:
-        raise DataError(f"--negative: expected another class than --positive, got {negative!r} twice", code="label-unknown")
+        raise DataError(
+            f"--negative: expected another class than --positive, got {negative!r} twice",
+            code="label-unknown",
+        )
     if positive is None and (readers is not None or negative is not None):
-        raise DataError("expected --positive LABEL with --negative and --readers, got none", code="label-unknown")
+        raise DataError(
+            "expected --positive LABEL with --negative and --readers, got none", code="label-unknown"
+        )
 
 
 def balanced(decided: np.ndarray, targets: np.ndarray) -> float:
@@ -81,9 +108,12 @@ def per_class(called: np.ndarray, true: np.ndarray) -> dict[str, Any]:
     hit, miss, alarm = int((called & true).sum()), int((~called & true).sum()), int((called & ~true).sum())
     reject = len(true) - hit - miss - alarm
     return {
-        "sensitivity": proportion(hit, hit + miss), "specificity": proportion(reject, reject + alarm),
-        "ppv": proportion(hit, hit + alarm), "npv": proportion(reject, reject + miss),
-        "f1": 2 * hit / (2 * hit + miss + alarm) if hit + miss + alarm else None, "n": hit + miss,
+        "sensitivity": proportion(hit, hit + miss),
+        "specificity": proportion(reject, reject + alarm),
+        "ppv": proportion(hit, hit + alarm),
+        "npv": proportion(reject, reject + miss),
+        "f1": 2 * hit / (2 * hit + miss + alarm) if hit + miss + alarm else None,
+        "n": hit + miss,
     }
 
 
@@ -93,8 +123,10 @@ def subgroups(correct: np.ndarray, meta: Sequence[Mapping[str, str]]) -> dict[st
     for key, name in (("age", age_band), ("sex", str), ("localization", str)):
         values = np.array([name(row.get(key) or "unknown") for row in meta])
         if len(values) and set(values) != {"unknown"}:
-            tables[key] = {str(v): proportion(int(correct[values == v].sum()), int((values == v).sum()))
-                           for v in sorted(set(values))}
+            tables[key] = {
+                str(v): proportion(int(correct[values == v].sum()), int((values == v).sum()))
+                for v in sorted(set(values))
+            }
     return tables
 
 
@@ -107,8 +139,17 @@ def age_band(text: str) -> str:
     return f"{low}-{low + 19}"
 
 
-def two_class(p: np.ndarray, targets: np.ndarray, labels: Sequence[str], positive: str, negative: str | None,
-              groups: Sequence[str], image_ids: Sequence[str], readers: Path | None, seed: int) -> dict[str, Any]:
+def two_class(
+    p: np.ndarray,
+    targets: np.ndarray,
+    labels: Sequence[str],
+    positive: str,
+    negative: str | None,
+    groups: Sequence[str],
+    image_ids: Sequence[str],
+    readers: Path | None,
+    seed: int,
+) -> dict[str, Any]:
     """The positive class against the negative (or all others): area, operating points, readers."""
     a = list(labels).index(positive)
     if negative is None:
@@ -126,11 +167,19 @@ def two_class(p: np.ndarray, targets: np.ndarray, labels: Sequence[str], positiv
         decisions = reading.read_decisions(readers, positive, negative)
         youden = cross_fit(score, true, kept, "youden", None, seed)
         model = dict(zip(names, (bool(v) for v in youden if v is not None))) if youden is not None else {}
-        compared = reading.compare_readers(decisions, model, dict(zip(names, map(bool, true)))) if model else None
+        compared = (
+            reading.compare_readers(decisions, model, dict(zip(names, map(bool, true)))) if model else None
+        )
     return {
-        "task": {"positive": positive, "negative": negative, "auroc": roc.auroc(score, true), "roc": roc.curve(score, true),
-                 "n": len(true)},
-        "operating_points": points, "readers": compared,
+        "task": {
+            "positive": positive,
+            "negative": negative,
+            "auroc": roc.auroc(score, true),
+            "roc": roc.curve(score, true),
+            "n": len(true),
+        },
+        "operating_points": points,
+        "readers": compared,
     }
 
 
@@ -139,15 +188,20 @@ def operating_points(score: np.ndarray, true: np.ndarray, groups: Sequence[str],
 
     No image is judged by a threshold it helped to choose.
     """
-    rules = {"youden": ("youden", None), f"sensitivity_{FIXED:.0%}": ("sensitivity", FIXED),
-             f"specificity_{FIXED:.0%}": ("specificity", FIXED)}
+    rules = {
+        "youden": ("youden", None),
+        f"sensitivity_{FIXED:.0%}": ("sensitivity", FIXED),
+        f"specificity_{FIXED:.0%}": ("specificity", FIXED),
+    }
     points: dict[str, Any] = {}
     for name, (rule, wanted) in rules.items():
         called = cross_fit(score, true, groups, rule, wanted, seed)
         if called is None:
-            points[name] = {"sensitivity": undefined("needs positives and negatives in both halves", len(true)),
-                            "specificity": undefined("needs positives and negatives in both halves", len(true)),
-                            "threshold": None}
+            points[name] = {
+                "sensitivity": undefined("needs positives and negatives in both halves", len(true)),
+                "specificity": undefined("needs positives and negatives in both halves", len(true)),
+                "threshold": None,
+            }
             continue
         points[name] = {
             "sensitivity": proportion(int((called & true).sum()), int(true.sum())),
@@ -157,8 +211,9 @@ def operating_points(score: np.ndarray, true: np.ndarray, groups: Sequence[str],
     return points
 
 
-def cross_fit(score: np.ndarray, true: np.ndarray, groups: Sequence[str], rule: str, wanted: float | None, seed: int
-              ) -> np.ndarray | None:
+def cross_fit(
+    score: np.ndarray, true: np.ndarray, groups: Sequence[str], rule: str, wanted: float | None, seed: int
+) -> np.ndarray | None:
     """bool [N]: called positive, by the threshold chosen on the half of the groups an image is not in; None if undefined."""
     names = sorted(set(groups))
     order = np.random.default_rng(seed).permutation(len(names))

@@ -33,8 +33,13 @@ def proportion(successes: int, n: int) -> dict[str, Any]:
     return figure(p, 0.0 if successes == 0 else low, 1.0 if successes == n else high, n)
 
 
-def resample(statistic: Callable[[np.ndarray], float | None], groups: Sequence[str], *, seed: int = 0,
-             resamples: int = RESAMPLES) -> dict[str, Any]:
+def resample(
+    statistic: Callable[[np.ndarray], float | None],
+    groups: Sequence[str],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
     """A statistic with a percentile bootstrap over groups (lesions or patients), which are drawn whole.
 
     Args:
@@ -51,7 +56,9 @@ def resample(statistic: Callable[[np.ndarray], float | None], groups: Sequence[s
     drawn = []
     for _ in range(resamples):
         picked = rng.integers(0, len(names), len(names))
-        again = statistic(np.concatenate([members[i] for i in picked]) if len(names) < n else np.argsort(inverse)[picked])
+        again = statistic(
+            np.concatenate([members[i] for i in picked]) if len(names) < n else np.argsort(inverse)[picked]
+        )
         if again is not None and math.isfinite(again):
             drawn.append(again)
     if len(drawn) < resamples / 2:

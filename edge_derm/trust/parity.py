@@ -19,8 +19,13 @@ LIMITS = {
 }
 
 
-def compare(deployed: Mapping[str, np.ndarray], parent: np.ndarray | None, targets: np.ndarray, *, groups: Sequence[str]
-            ) -> dict[str, Any]:
+def compare(
+    deployed: Mapping[str, np.ndarray],
+    parent: np.ndarray | None,
+    targets: np.ndarray,
+    *,
+    groups: Sequence[str],
+) -> dict[str, Any]:
     """Figures of parity.
 
     Args:
@@ -32,9 +37,14 @@ def compare(deployed: Mapping[str, np.ndarray], parent: np.ndarray | None, targe
         "accuracy_deployed": float(correct["xnnpack"].mean()),
         "accuracy_deployed_by_kernels": {name: float(hits.mean()) for name, hits in correct.items()},
         "agreement_between_kernels": float(
-            (deployed["xnnpack"].argmax(axis=1) == deployed["reference"].argmax(axis=1)).mean()),
-        "accuracy_float": None, "agreement": {"xnnpack": None, "reference": None}, "agreement_intervals": None,
-        "accuracy_difference": None, "max_abs_probability_error": None, "disagreements": None,
+            (deployed["xnnpack"].argmax(axis=1) == deployed["reference"].argmax(axis=1)).mean()
+        ),
+        "accuracy_float": None,
+        "agreement": {"xnnpack": None, "reference": None},
+        "agreement_intervals": None,
+        "accuracy_difference": None,
+        "max_abs_probability_error": None,
+        "disagreements": None,
     }
     if parent is None:
         return record
@@ -43,7 +53,8 @@ def compare(deployed: Mapping[str, np.ndarray], parent: np.ndarray | None, targe
     same = {name: p.argmax(axis=1) == decided for name, p in deployed.items()}
     gain = correct["xnnpack"].astype(np.float64) - right
     return {
-        **record, "accuracy_float": float(right.mean()),
+        **record,
+        "accuracy_float": float(right.mean()),
         "agreement": {name: float(values.mean()) for name, values in same.items()},
         "agreement_intervals": {name: proportion(int(v.sum()), len(v)) for name, v in same.items()},
         "accuracy_difference": resample(lambda i: float(gain[i].mean()), groups),
@@ -70,21 +81,29 @@ def read_gate(path: Path) -> dict[str, float]:
         raise GateError(f"{path}: expected TOML, got {error}", code="gate-broken") from error
     for name, value in limits.items():
         if name not in LIMITS:
-            raise GateError(f"{path}: expected limits out of {', '.join(LIMITS)}, got {name!r}", code="gate-unknown")
+            raise GateError(
+                f"{path}: expected limits out of {', '.join(LIMITS)}, got {name!r}", code="gate-unknown"
+            )
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise GateError(f"{path}: {name}: expected a number, got {value!r}", code="gate-value")
     if not limits:
-        raise GateError(f"{path}: expected at least one limit out of {', '.join(LIMITS)}, got none", code="gate-empty")
+        raise GateError(
+            f"{path}: expected at least one limit out of {', '.join(LIMITS)}, got none", code="gate-empty"
+        )
     return limits
 
 
 def check_gate(record: Mapping[str, Any], limits: Mapping[str, float]) -> GateError | None:
     """The error that names every limit the record breaks, or None; a figure that is not there breaks its limit."""
     agreements = list(record["agreement"].values())
-    drop = None if record["accuracy_float"] is None else record["accuracy_float"] - record["accuracy_deployed"]
+    drop = (
+        None if record["accuracy_float"] is None else record["accuracy_float"] - record["accuracy_deployed"]
+    )
     measured = {
-        "min_agreement": None if None in agreements else min(agreements), "min_accuracy": record["accuracy_deployed"],
-        "max_accuracy_drop": drop, "max_abs_probability_error": record["max_abs_probability_error"],
+        "min_agreement": None if None in agreements else min(agreements),
+        "min_accuracy": record["accuracy_deployed"],
+        "max_accuracy_drop": drop,
+        "max_abs_probability_error": record["max_abs_probability_error"],
     }
     broken = []
     for name, limit in limits.items():

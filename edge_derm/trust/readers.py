@@ -26,20 +26,33 @@ def read_decisions(path: Path, positive: str, negative: str | None) -> dict[str,
     Raises:
         DataError: ``readers-missing``, ``readers-columns``, ``readers-decision``, ``readers-duplicate``, ``readers-empty``.
     """
-    meaning = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False, positive.lower(): True}
+    meaning = {
+        "1": True,
+        "yes": True,
+        "true": True,
+        "0": False,
+        "no": False,
+        "false": False,
+        positive.lower(): True,
+    }
     if negative:
         meaning[negative.lower()] = False
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if not set(COLUMNS) <= set(reader.fieldnames or []):
-                raise DataError(f"{path}: expected the columns {', '.join(COLUMNS)}, got "
-                                f"{', '.join(reader.fieldnames or []) or 'none'}", code="readers-columns")
+                raise DataError(
+                    f"{path}: expected the columns {', '.join(COLUMNS)}, got "
+                    f"{', '.join(reader.fieldnames or []) or 'none'}",
+                    code="readers-columns",
+                )
             found: dict[str, dict[str, bool]] = {}
             for number, row in enumerate(reader, 2):
                 _take(found, row, number, path, meaning)
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise DataError(f"{path}: expected a CSV of reader decisions, found no such file", code="readers-missing") from error
+        raise DataError(
+            f"{path}: expected a CSV of reader decisions, found no such file", code="readers-missing"
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8 text, got other bytes", code="readers-columns") from error
     if not found:
@@ -47,14 +60,23 @@ def read_decisions(path: Path, positive: str, negative: str | None) -> dict[str,
     return found
 
 
-def _take(found: dict[str, dict[str, bool]], row: Mapping[str, str | None], number: int, path: Path,
-          meaning: Mapping[str, bool]) -> None:
+def _take(
+    found: dict[str, dict[str, bool]],
+    row: Mapping[str, str | None],
+    number: int,
+    path: Path,
+    meaning: Mapping[str, bool],
+) -> None:
     name, image_id, said = ((row[column] or "").strip() for column in COLUMNS)
     if said.lower() not in meaning:
-        raise DataError(f"{path}, line {number}: expected a decision out of {', '.join(meaning)}, got {said!r}",
-                        code="readers-decision")
+        raise DataError(
+            f"{path}, line {number}: expected a decision out of {', '.join(meaning)}, got {said!r}",
+            code="readers-decision",
+        )
     if image_id in found.setdefault(name, {}):
-        raise DataError(f"{path}, line {number}: reader {name} decided on {image_id} twice", code="readers-duplicate")
+        raise DataError(
+            f"{path}, line {number}: reader {name} decided on {image_id} twice", code="readers-duplicate"
+        )
     found[name][image_id] = meaning[said.lower()]
 
 
@@ -68,7 +90,11 @@ def mcnemar(first_only: int, second_only: int) -> float:
     if n == 0:
         return 1.0
     tail = sum(math.comb(n, i) for i in range(k + 1))
-    return min(1.0, float(2 * tail / 2**n)) if n < 1000 else min(1.0, 2 * math.exp(math.log(tail) - n * math.log(2)))
+    return (
+        min(1.0, float(2 * tail / 2**n))
+        if n < 1000
+        else min(1.0, 2 * math.exp(math.log(tail) - n * math.log(2)))
+    )
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -80,8 +106,9 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def compare_readers(decisions: Mapping[str, Mapping[str, bool]], model: Mapping[str, bool], truth: Mapping[str, bool]
-                    ) -> dict[str, Any]:
+def compare_readers(
+    decisions: Mapping[str, Mapping[str, bool]], model: Mapping[str, bool], truth: Mapping[str, bool]
+) -> dict[str, Any]:
     """Each reader, and all pooled, against the model on the images both decided.
 
     Args:
@@ -105,12 +132,19 @@ def _compared(pairs: np.ndarray) -> dict[str, Any]:
     said, model, truth = pairs.T
     right, model_right = said == truth, model == truth
     sets = {"positives": truth, "negatives": ~truth, "all": np.ones(len(truth), bool)}
-    raw = [mcnemar(int((model_right & ~right & s).sum()), int((right & ~model_right & s).sum())) for s in sets.values()]
-    tests = {name: {"p": p, "p_holm": q, "n": int(s.sum())}
-             for (name, s), p, q in zip(sets.items(), raw, holm(raw))}
+    raw = [
+        mcnemar(int((model_right & ~right & s).sum()), int((right & ~model_right & s).sum()))
+        for s in sets.values()
+    ]
+    tests = {
+        name: {"p": p, "p_holm": q, "n": int(s.sum())}
+        for (name, s), p, q in zip(sets.items(), raw, holm(raw))
+    }
     return {
-        "n": len(truth), "sensitivity": proportion(int(said[truth].sum()), int(truth.sum())),
+        "n": len(truth),
+        "sensitivity": proportion(int(said[truth].sum()), int(truth.sum())),
         "specificity": proportion(int((~said[~truth]).sum()), int((~truth).sum())),
         "model_sensitivity": proportion(int(model[truth].sum()), int(truth.sum())),
-        "model_specificity": proportion(int((~model[~truth]).sum()), int((~truth).sum())), "mcnemar": tests,
+        "model_specificity": proportion(int((~model[~truth]).sum()), int((~truth).sum())),
+        "mcnemar": tests,
     }

@@ -68,7 +68,9 @@ def curve(scores: np.ndarray, positive: np.ndarray, *, points: int = 200) -> dic
     return {"false_positive_rate": x[keep].tolist(), "sensitivity": y[keep].tolist()}
 
 
-def choose_threshold(scores: np.ndarray, positive: np.ndarray, rule: str, wanted: float | None = None) -> float | None:
+def choose_threshold(
+    scores: np.ndarray, positive: np.ndarray, rule: str, wanted: float | None = None
+) -> float | None:
     """The threshold (positive when score ≥ it) that a rule picks; None without positives and negatives.
 
     Args:

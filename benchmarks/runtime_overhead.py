@@ -1,0 +1,160 @@
+"""What does ``Classifier.predict`` cost over LiteRT's own set_tensor / invoke / get_tensor on one image?
+
+    python benchmarks/runtime_overhead.py BUNDLE|MODEL.tflite [--runs N] [--threads N] [--out FILE.json]
+
+The two are run in turn (A B B A …) in one process on the same preprocessed image; the raw side gets its
+tensor already encoded, so the encoding of pixels counts as overhead. Also timed: 32 images at once, as a
+loop over single images and in groups of eight (``batch=8``). Ratios and differences are of medians, with a
+bootstrap 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from edge_derm import files
+from edge_derm.bundle import describe_model, open_bundle
+from edge_derm.errors import BackendError
+from edge_derm.quiet import quiet_native
+from edge_derm.runtime import Classifier, load_engine
+from edge_derm.runtime.encoding import table
+from edge_derm.runtime.interpreter import backend_version
+
+
+def raw_run(model: bytes, stored: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+    """The three calls everybody writes."""
+    with quiet_native():
+        interpreter = Interpreter(model_content=model, num_threads=threads)
+        interpreter.allocate_tensors()
+    given, made = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def run() -> np.ndarray:
+        interpreter.set_tensor(given, stored)
+        interpreter.invoke()
+        return interpreter.get_tensor(made)
+
+    return run
+
+
+def interleave(
+    first: Callable[[], Any], second: Callable[[], Any], *, runs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Durations in ms of both, [runs] each, after 50 warm-up runs; the order alternates."""
+    durations = np.empty((2, runs))
+    for i in range(-50, runs):
+        order = ((0, first), (1, second)) if i % 2 else ((1, second), (0, first))
+        for which, call in order:
+            start = time.perf_counter_ns()
+            call()
+            elapsed = time.perf_counter_ns() - start
+            if i >= 0:
+                durations[which, i] = elapsed / 1e6
+    return durations[0], durations[1]
+
+
+def compare(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """Median of ``second`` against ``first``: difference in µs and ratio, paired bootstrap intervals, all
+    values."""
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, len(first), (1000, len(first)))
+    medians = np.median(first[picks], axis=1), np.median(second[picks], axis=1)
+    gap, ratio = (medians[1] - medians[0]) * 1e3, medians[1] / medians[0]
+    return {
+        "first_ms": {"p50": float(np.median(first)), "samples": first.round(5).tolist()},
+        "second_ms": {"p50": float(np.median(second)), "samples": second.round(5).tolist()},
+        "difference_us": interval(float(np.median(second) - np.median(first)) * 1e3, gap),
+        "ratio": interval(float(np.median(second) / np.median(first)), ratio),
+    }
+
+
+def interval(value: float, samples: np.ndarray) -> dict[str, float]:
+    """A value with its 95 % bootstrap interval."""
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return {"value": round(value, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def main() -> None:
+    """Measure, print the record, and write it if asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    record = measure(asked.model, runs=asked.runs, threads=asked.threads)
+    if asked.out:
+        files.write_json(asked.out, record)
+    summary = {name: {k: v for k, v in row.items() if "_ms" not in k} for name, row in record["rows"].items()}
+    json.dump(summary, sys.stdout, indent=2)
+    print()
+
+
+def measure(path: Path, *, runs: int, threads: int) -> dict[str, Any]:
+    """The whole record."""
+    if path.is_dir():
+        bundle = open_bundle(path)
+        model, manifest = bundle.model, bundle.manifest
+    else:
+        model = path.read_bytes()
+        manifest = describe_model(model)
+    engine = load_engine(model, threads=threads)
+    single = Classifier(engine, manifest)
+    side = manifest.input.size_px
+    images = np.random.default_rng(0).integers(0, 256, (32, side, side, 3), dtype=np.uint8)
+    entries = table(manifest.input, engine.inputs[0])
+    stored = np.stack([entries[images[:1, ..., c], c % entries.shape[1]] for c in range(3)], axis=-1)
+    raw = raw_run(model, stored, threads)
+    np.testing.assert_array_equal(raw(), single.stored(images[0]))
+    rows = {
+        "predict_over_raw": compare(*interleave(raw, lambda: single.predict(images[0]), runs=runs)),
+        "batch8_over_loop_32_images": grouping(
+            single, images, model=model, threads=threads, runs=max(50, runs // 20)
+        ),
+    }
+    return {
+        "record": "runtime_overhead",
+        "threads": threads,
+        "model": {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model), "size_px": side,
+                  "input": manifest.input.dtype},
+        "rows": rows,
+        "environment": {
+            "machine": platform.machine(), "cpu": cpu_name(), "system": platform.platform(),
+            "python": platform.python_version(), "numpy": np.__version__, "engine": backend_version("litert"),
+            "command": "python " + " ".join([sys.argv[0], "MODEL", *sys.argv[2:]]),
+        },
+    }  # fmt: skip
+
+
+def grouping(
+    single: Classifier, images: np.ndarray, *, model: bytes, threads: int, runs: int
+) -> dict[str, Any]:
+    """All ``images`` in groups of eight against one after the other; the scores must be equal."""
+    try:
+        eight = load_engine(model, threads=threads, batch=8)
+    except BackendError as error:
+        return {"skipped": str(error)}
+    grouped = Classifier(load_engine(model, threads=threads), single.manifest, batch_engine=eight)
+    np.testing.assert_array_equal(single.stored(images), grouped.stored(images))
+    return compare(*interleave(lambda: single.predict(images), lambda: grouped.predict(images), runs=runs))
+
+
+def cpu_name() -> str:
+    """The processor as Linux names it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    main()
