@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any, Sequence
 
@@ -68,7 +69,9 @@ def select(
     Raises:
         DataError: the data, ``part-unknown``, ``labels-unknown`` (a class the model does not know).
     """
-    dataset = dataset or open_dataset(spec, seed=seed)
+    if dataset is None:
+        dataset = open_dataset(spec, seed=seed)
+        tell_problems(dataset)
     unknown = sorted(set(dataset.labels) - set(labels or dataset.labels))
     if unknown:
         raise DataError(
@@ -85,6 +88,19 @@ def select(
         why = "" if parts else " (the model was not trained on these data)"
         raise DataError(f"{spec}: expected a part out of {known}{why}, got {name!r}", code="part-unknown")
     return Selection(dataset, parts[name], name)
+
+
+def tell_problems(dataset: Dataset) -> None:
+    """On stderr: each kind of problem in the data, how often, and the first places."""
+    places: dict[str, list[str]] = {}
+    for problem in dataset.problems:
+        places.setdefault(problem.kind, []).append(problem.where)
+    for kind, where in places.items():
+        more = ", …" if len(where) > 3 else ""
+        print(
+            f"edge-derm: warning: {dataset.name}: {kind}: {len(where)} ({', '.join(where[:3])}{more})",
+            file=sys.stderr,
+        )
 
 
 def recorded_parts(dataset: Dataset, provenance: Provenance | None) -> dict[str, Any]:

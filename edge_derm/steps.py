@@ -89,7 +89,19 @@ def train(data: str, out: Path, *, seed: int = 0, **choices: Any) -> dict[str, A
     from .modeling import training
 
     dataset = select(data, seed=seed).dataset
-    return training.run(dataset, out, seed=seed, **choices)
+    return training.run(dataset, out, seed=seed, callbacks=[tell_epoch], **choices)
+
+
+def tell_epoch(state: Any, model: Any) -> None:
+    """One line an epoch, at a terminal."""
+    if sys.stderr.isatty():
+        row = state.history[-1]
+        left_min = state.seconds / state.epoch * (state.epochs - state.epoch) / 60
+        print(
+            f"epoch {state.epoch}/{state.epochs}: loss {row['loss']:.3f}, validation accuracy {row['validation_accuracy']:.3f}, "
+            f"balanced {row['validation_balanced_accuracy']:.3f}, about {left_min:.1f} min left",
+            file=sys.stderr,
+        )
 
 
 def export(

@@ -34,8 +34,8 @@ def equal(first, second):
 def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
     dataset, parts = data
 
-    def stop_after_two(epoch, model):
-        if epoch == 3:  # the third epoch is lost before its state is written, as by a kill
+    def stop_after_two(state, model):
+        if state.epoch == 3:  # the third epoch is lost before its state is written, as by a kill
             raise KeyboardInterrupt
 
     whole = training.train(dataset, parts, QUICK, tmp_path / "whole")
@@ -68,7 +68,7 @@ def test_a_budget_ends_in_time_with_a_usable_model(data, tmp_path):
 def test_it_learns_more_than_the_majority_class(tmp_path):
     dataset = open_dataset("synthetic:640")
     record = training.train(
-        dataset, split(dataset, seed=0), training.TrainConfig(size_px=32, epochs=10), tmp_path / "run"
+        dataset, split(dataset, seed=0), training.TrainConfig(size_px=32, epochs=24), tmp_path / "run"
     )
     assert record["validation"]["balanced_accuracy"] > 0.5
     assert record["history"][-1]["loss"] < record["history"][0]["loss"]
@@ -108,7 +108,7 @@ def test_killed_for_good_it_goes_on(tmp_path):
         "from edge_derm.cli import main; main()",
         "train",
         "--data",
-        "synthetic:96",
+        "synthetic:300",
         "--size",
         "32",
         "--epochs",

@@ -56,8 +56,8 @@ class TrainConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
-# Called after each epoch with the state's number and the model holding the averaged weights.
-Callback = Callable[[int, keras.Model], None]
+# Called after each epoch, before its state is written, with that state and the model holding the averaged weights.
+Callback = Callable[[State, keras.Model], None]
 
 
 def run(
@@ -73,6 +73,7 @@ def run(
     weights: Path | None = None,
     dropout: float | None = None,
     budget_min: float | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """``train`` with the recipe's defaults for whatever is None, on the default split. See ``train``."""
     config = TrainConfig(
@@ -87,7 +88,7 @@ def run(
     config = replace(
         config, epochs=epochs or config.epochs, dropout=config.dropout if dropout is None else dropout
     )
-    return train(dataset, split(dataset, seed=seed), config, out)
+    return train(dataset, split(dataset, seed=seed), config, out, callbacks=callbacks)
 
 
 def train(
@@ -120,7 +121,7 @@ def train(
         state = replace(state, seconds=spent + time.monotonic() - started)
         state = replace(state, epochs=_affordable(config, state))
         for callback in callbacks:
-            callback(state.epoch, session.model)
+            callback(state, session.model)
         write_state(out / runs.CHECKPOINT, state, identity)
     session.adopt_best(state)
     record = _record(dataset, parts, config, state, session.labels, identity)
@@ -187,6 +188,9 @@ class Session:
 
     def epoch(self, state: State) -> State:
         """One pass over the training images and one look at the validation images."""
+        for layer in self.live.layers:
+            if isinstance(layer, keras.layers.Dropout):  # its draws, too, are a function of the epoch alone
+                layer.seed_generator.state.assign([self.config.seed, state.epoch])
         losses = []
         for number, (images, targets) in enumerate(self.batches(state.epoch)):
             done = state.epoch * self.steps + number
