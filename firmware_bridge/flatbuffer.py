@@ -67,7 +67,7 @@ class Source:
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self.view = memoryview(data).toreadonly().cast("B")
         self.size = len(self.view)
-        self._left = min(3 * self.size + 16_384, MAX_STRUCTURE_BYTES)
+        self._left = min(8 * self.size + 16_384, MAX_STRUCTURE_BYTES)
 
     def charge(self, count: int, where: str) -> None:
         """Count walked bytes; FormatError ``too-much-sharing`` once the file's allowance is spent."""

@@ -1,11 +1,11 @@
 """A model as plain frozen data, and this package's errors.
 
-    BridgeError              every error this package raises on purpose, with a stable ``code``
-    ├── FormatError          the bytes are not a well-formed .tflite
-    ├── UnsupportedError     a well-formed model this package cannot turn into C (names operator, tensor, reason)
-    ├── PlanError            no valid memory plan
-    ├── LinkError            a frame or conversation broke the protocol
-    └── BoardError           a board, emulator or compiler is missing or failed
+BridgeError              every error this package raises on purpose, with a stable ``code``
+├── FormatError          the bytes are not a well-formed .tflite
+├── UnsupportedError     a well-formed model this package cannot turn into C (names operator, tensor, reason)
+├── PlanError            no valid memory plan
+├── LinkError            a frame or conversation broke the protocol
+└── BoardError           a board, emulator or compiler is missing or failed
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class Tensor:
     def bytes(self) -> int:
         """Bytes of all values; 0 for types without a fixed size (string, resource, variant)."""
         bits = _NOT_IN_NUMPY.get(self.dtype)
-        return self.elements * np.dtype(self.dtype).itemsize if bits is None else (self.elements * bits + 7) // 8
+        return (
+            self.elements * np.dtype(self.dtype).itemsize if bits is None else (self.elements * bits + 7) // 8
+        )
 
 
 @dataclass(frozen=True)

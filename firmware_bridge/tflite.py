@@ -25,7 +25,8 @@ One FormatError code for each malformation; ``tests/attacks`` holds a file for e
   unknown-option-value custom-without-name``
 * order (``wiring``): ``used-before-produced produced-twice writes-to-constant writes-to-input duplicate-input
   output-not-produced``
-* shapes (``geometry``): ``shape-mismatch``
+* shapes and scales (``geometry``, ``scales``): ``shape-mismatch quantization-missing
+  softmax-scale-degenerate``
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from firmware_bridge import schema
 from firmware_bridge.flatbuffer import Source, Table, malformed
 from firmware_bridge.geometry import check_geometry
 from firmware_bridge.graph import Graph, Op, Tensor
+from firmware_bridge.scales import check_scales
 from firmware_bridge.tensors import read_buffers, read_tensor
 from firmware_bridge.wiring import check_wiring
 
@@ -137,6 +139,7 @@ def _read_subgraph(table: Table, codes: list[tuple[str, str]], buffers: list[np.
     )
     check_wiring(graph, table.where)
     check_geometry(graph, table.where)
+    check_scales(graph, table.where)
     return graph
 
 

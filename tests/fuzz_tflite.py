@@ -31,7 +31,7 @@ from firmware_bridge.attachments import read_labels  # noqa: E402
 from firmware_bridge.graph import FormatError, Graph, Tensor  # noqa: E402
 from firmware_bridge.summary import summarize  # noqa: E402
 from firmware_bridge.tflite import parse  # noqa: E402
-from tiny_tflite import append_zip, classifier, fbs, label_metadata, pack, residual  # noqa: E402
+from tiny_tflite import append_zip, classifier, edges, fbs, label_metadata, pack, residual  # noqa: E402
 
 EDGES = (
     0,
@@ -64,6 +64,7 @@ def seeds() -> dict[str, bytes]:
     return {
         "classifier": pack(classifier()),
         "residual": pack(residual()),
+        "edges": pack(edges()),
         "labelled": append_zip(pack(labelled), {"labels.txt": b"mel\nnv\n"}, compress=True),
         "appended": placed + bytes(64),
     }

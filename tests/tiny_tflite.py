@@ -195,6 +195,34 @@ def residual() -> Writer:
     return w
 
 
+def edges() -> Writer:
+    """float32 [1,4,4,3] → QUANTIZE → AVERAGE_POOL_2D, MUL, ADD, LOGISTIC, RESHAPE in int8 → DEQUANTIZE [1,12]."""
+    w = Writer()
+    image = w.tensor("image", [1, 4, 4, 3], dtype="float32")
+    stored = w.tensor("stored", [1, 4, 4, 3], scale=1 / 128, zero_point=0)
+    w.op("QUANTIZE", [image], [stored], options("Quantize"))
+    pooled = w.tensor("pooled", [1, 2, 2, 3], scale=1 / 128, zero_point=0)
+    w.op(
+        "AVERAGE_POOL_2D",
+        [stored],
+        [pooled],
+        options("Pool2D", padding=0, strideH=2, strideW=2, filterHeight=3, filterWidth=3),
+    )
+    gain = w.tensor("gain", [1, 1, 1, 3], scale=0.01, data=np.array([1, -2, 3], np.int8))
+    scaled = w.tensor("scaled", [1, 2, 2, 3], scale=0.01, zero_point=5)
+    w.op("MUL", [pooled, gain], [scaled], options("Mul"))
+    added = w.tensor("added", [1, 2, 2, 3], scale=0.02, zero_point=-3)
+    w.op("ADD", [pooled, scaled], [added], options("Add", fusedActivationFunction=1))
+    squashed = w.tensor("squashed", [1, 2, 2, 3], scale=1 / 256, zero_point=-128)
+    w.op("LOGISTIC", [added], [squashed])
+    flat = w.tensor("flat", [1, 12], scale=1 / 256, zero_point=-128)
+    w.op("RESHAPE", [squashed], [flat], options("Reshape", newShape=[1, 12]))
+    output = w.tensor("output", [1, 12], dtype="float32")
+    w.op("DEQUANTIZE", [flat], [output], options("Dequantize"))
+    w.graph.inputs, w.graph.outputs = [image], [output]
+    return w
+
+
 def pack(writer: Writer | Model) -> bytes:
     """Return the model as .tflite bytes."""
     model = writer.model if isinstance(writer, Writer) else writer

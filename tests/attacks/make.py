@@ -26,7 +26,7 @@ from tiny_tflite import (  # noqa: E402
     residual,
 )  # noqa: E402
 
-CONV, DEPTHWISE, MEAN, DENSE = 0, 1, 2, 3  # operators of the classifier
+CONV, DEPTHWISE, MEAN, DENSE, SOFTMAX = range(5)  # operators of the classifier
 IMAGE, FILTER, BIAS, CONVED, AXES = 0, 1, 2, 3, 7  # some of its tensors
 ROOT_TABLES = {"codes": 1, "subgraphs": 2, "description": 3, "buffers": 4}
 
@@ -312,6 +312,11 @@ EDITS: dict[str, Edit] = {
     "shape-mismatch--depth-multiplier": option(DEPTHWISE, depthMultiplier=2**30),
     "shape-mismatch--mean-keeps": option(MEAN, keepDims=True),
     "shape-mismatch--bias-of-another": operator(CONV, inputs=[IMAGE, FILTER, AXES]),
+    "quantization-missing--logits": tensor(10, quantization=None),
+    "quantization-missing--filter": tensor(FILTER, quantization=None),
+    "softmax-scale-degenerate--scale": quantization(10, scale=[1.188e-42]),
+    "softmax-scale-degenerate--beta": option(SOFTMAX, beta=0.0),
+    "softmax-scale-degenerate--negative-beta": option(SOFTMAX, beta=-1.0),
     "shape-mismatch--dense-features": operator(DENSE, inputs=[CONVED, 9, -1]),
 }
 
