@@ -63,8 +63,8 @@ def select(
 ) -> Selection:
     """Open ``spec`` (or take ``dataset``) and choose a part of it.
 
-    ``auto``: the validation part when these are the data the model was trained on (same digest: the recorded split is
-    made again), everything otherwise.
+    ``auto``: when these are the data the model was trained on (same digest: the recorded split is made again), its test part,
+    or its validation part where nothing was held out; everything otherwise.
 
     Raises:
         DataError: the data, ``part-unknown``, ``labels-unknown`` (a class the model does not know).
@@ -82,7 +82,7 @@ def select(
     parts = recorded_parts(dataset, provenance)
     if part == "all" or (part == "auto" and not parts):
         return Selection(dataset, np.arange(len(dataset)), "all")
-    name = "validation" if part == "auto" else part
+    name = part if part != "auto" else "test" if "test" in parts else "validation"
     if name not in parts:
         known = ", ".join(["all", *parts])
         why = "" if parts else " (the model was not trained on these data)"

@@ -299,6 +299,40 @@ def test_the_main_line_end_to_end(tmp_path):
     )
 
 
+@pytest.mark.slow
+def test_what_is_held_out_is_what_a_model_is_judged_on(tmp_path):
+    trained = run(
+        "train",
+        "--data",
+        "synthetic:120",
+        "--size",
+        "32",
+        "--epochs",
+        "2",
+        "--hold-out",
+        "0.3",
+        "--out",
+        tmp_path / "run",
+        "--json",
+        "-",
+    )
+    parts = json.loads(trained.stdout)["data"]["parts"]
+    assert (
+        set(parts) == {"train", "validation", "test"}
+        and sum(parts.values()) == 120
+        and 28 <= parts["test"] <= 44
+    )
+    assert run("export", tmp_path / "run", "--out", tmp_path / "b").returncode == 0
+    judged = json.loads(run("evaluate", tmp_path / "b", "--data", "synthetic:120", "--json", "-").stdout)
+    assert judged["part"] == "test" and judged["images"] == parts["test"]
+    chosen = json.loads(
+        run(
+            "evaluate", tmp_path / "b", "--data", "synthetic:120", "--part", "validation", "--json", "-"
+        ).stdout
+    )
+    assert chosen["images"] == parts["validation"]
+
+
 def test_json_has_no_not_a_number():
     assert clean({"a": np.float32("nan"), "b": [np.int64(3)], "c": np.array([1.5]), 4: None}) == {
         "a": None,

@@ -50,7 +50,9 @@ def network() -> tf.types.experimental.ConcreteFunction:
         return tf.reduce_mean(x, axis=[1, 2]) @ head
 
     # Centred on the calibration pictures, so that no class wins everywhere.
-    offset = tf.constant(-tf.reduce_mean(features(tf.concat(calibration(), axis=0), runnable), axis=0).numpy())
+    offset = tf.constant(
+        -tf.reduce_mean(features(tf.concat(calibration(), axis=0), runnable), axis=0).numpy()
+    )
 
     def forward(x: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(features(x, exported) + offset)

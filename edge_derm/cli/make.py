@@ -38,6 +38,12 @@ from . import options as shared
     metavar="MIN",
     help="Stop in time with a usable model.",
 )
+@click.option(
+    "--hold-out",
+    type=click.FloatRange(0, 0.9, min_open=True),
+    metavar="SHARE",
+    help="Keep this share of the lesions out of everything, to judge the model on (--part test).",
+)
 @shared.seed_option
 @shared.out_option("The run folder; an interrupted one is resumed.")
 @shared.json_option

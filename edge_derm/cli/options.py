@@ -75,5 +75,5 @@ part_option = click.option(
     default="auto",
     show_default=True,
     metavar="PART",
-    help="auto: the validation part if the model was trained on this data, else all; or all, train, validation.",
+    help="auto: what the model was not trained on (test, else validation); or all, train, validation, test.",
 )

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from edge_derm.data import Dataset, Split, split
+from edge_derm.data.split import DEFAULT_FRACTIONS
 from edge_derm.errors import ModelError
 from edge_derm.modeling import architecture, runs, scoring, stages
 from edge_derm.modeling.augmentation import Augmentation, augment
@@ -73,9 +74,14 @@ def run(
     weights: Path | None = None,
     dropout: float | None = None,
     budget_min: float | None = None,
+    hold_out: float | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
-    """``train`` with the recipe's defaults for whatever is None, on the default split. See ``train``."""
+    """``train`` with the recipe's defaults for whatever is None, on the default split. See ``train``.
+
+    Args:
+        hold_out: share of the lesions that neither trains nor chooses anything: the part ``test`` of the recorded split.
+    """
     config = TrainConfig(
         variant=variant if dilation is None else "custom",
         dilation=stages.dilation_map(variant, dilation),
@@ -88,7 +94,12 @@ def run(
     config = replace(
         config, epochs=epochs or config.epochs, dropout=config.dropout if dropout is None else dropout
     )
-    return train(dataset, split(dataset, seed=seed), config, out, callbacks=callbacks)
+    shares = (
+        DEFAULT_FRACTIONS
+        if not hold_out
+        else {**{name: share * (1 - hold_out) for name, share in DEFAULT_FRACTIONS.items()}, "test": hold_out}
+    )
+    return train(dataset, split(dataset, seed=seed, fractions=shares), config, out, callbacks=callbacks)
 
 
 def train(
