@@ -146,7 +146,8 @@ def execute(build: Build, *, timeout_s: float = 120, arguments: Sequence[str] = 
         raise BoardError(
             f"expected {build.board.name} to finish within {timeout_s:.0f} s; it still runs", code="timeout"
         ) from None
-    if done.returncode < 0 or done.returncode == 99 or b"ERROR: AddressSanitizer" in done.stderr:
+    sanitized = b"ERROR: AddressSanitizer" in done.stderr or b": runtime error: " in done.stderr
+    if done.returncode < 0 or done.returncode == 99 or sanitized:
         said = (done.stderr + done.stdout[-200:]).decode(errors="replace").strip()
         raise BoardError(f"{build.board.name}: the program crashed: {said[:600]}", code="fault")
     return Outcome(done.returncode, done.stdout, _read_values(done.stdout))
@@ -223,10 +224,9 @@ def _need(board: Board) -> None:
 def _call(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or [
-            done.stderr.strip()
-        ]
-        raise BoardError(f"{command[0]} failed: {lines[0][:400]}", code="compile-failed")
+        errors = [line for line in done.stderr.splitlines() if "error: " in line]
+        said = errors[0] if errors else done.stderr.strip()
+        raise BoardError(f"{command[0]} failed: {said[:400]}", code="compile-failed")
 
 
 def _read_values(output: bytes) -> dict[str, int]:

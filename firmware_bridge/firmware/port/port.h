@@ -24,7 +24,7 @@ uint32_t ed_port_count(void);
 /* Free-running microseconds for device_us of the link; wraps. On an emulated board: virtual time. */
 uint32_t ed_port_microseconds(void);
 
-/* Paint the free part of the stack, later ask how deep it was used below the painter's caller, in bytes. */
+/* Paint the free part of the stack, later ask how many bytes below the painter were used since (up to 32 too many). */
 void ed_port_stack_paint(void);
 uint32_t ed_port_stack_used(void);
 

@@ -99,22 +99,19 @@ void ed_port_exit(int status) {
     }
 }
 
-static uint32_t count_begin;
+static uint32_t count_begin, count_wraps;
 
 void ed_port_count_start(void) {
     SYSTICK_VALUE = 0; /* also clears the wrapped flag */
     count_begin = SYSTICK_VALUE;
+    count_wraps = 0;
 }
 
-/* The 24-bit counter may wrap once: 2 x 524 million instructions on the fastest clock. */
+/* Reading the control register clears its wrapped flag: asked once every 524 million instructions, none is lost. */
 uint32_t ed_port_count(void) {
-    const uint32_t now = SYSTICK_VALUE;
-    const uint32_t wrapped = (SYSTICK_CONTROL >> 16) & 1u;
-    uint64_t ticks = (uint64_t)((count_begin - now) & SYSTICK_MASK);
-    if (wrapped && now < count_begin) {
-        ticks += (uint64_t)SYSTICK_MASK + 1u;
-    }
-    return (uint32_t)(ticks * ED_TICK_PS / 1000u);
+    count_wraps += (SYSTICK_CONTROL >> 16) & 1u;
+    const uint32_t ticks = (count_begin - SYSTICK_VALUE) & SYSTICK_MASK;
+    return (uint32_t)((((uint64_t)count_wraps << 24) + ticks) * ED_TICK_PS / 1000u);
 }
 
 uint32_t ed_port_microseconds(void) {
@@ -125,6 +122,7 @@ uint32_t ed_port_microseconds(void) {
     return (uint32_t)((uint64_t)ticks * ED_TICK_PS / 1000000u);
 }
 
+enum { UNPAINTED = 8 }; /* words kept clear of the painter's own frame; counted as used */
 static uint32_t *painted_top;
 
 static uint32_t *stack_pointer(void) {
@@ -134,7 +132,7 @@ static uint32_t *stack_pointer(void) {
 }
 
 void ed_port_stack_paint(void) {
-    painted_top = stack_pointer() - 8; /* this function's own frame is not painted */
+    painted_top = stack_pointer() - UNPAINTED;
     for (volatile uint32_t *word = ed_stack_bottom; word < painted_top; ++word) {
         *word = PAINT;
     }
@@ -145,7 +143,7 @@ uint32_t ed_port_stack_used(void) {
     while (word < painted_top && *word == PAINT) {
         ++word;
     }
-    return (uint32_t)((uintptr_t)painted_top - (uintptr_t)word);
+    return (uint32_t)((uintptr_t)(painted_top + UNPAINTED) - (uintptr_t)word);
 }
 
 void ed_port_uart_send(uint8_t byte) {
