@@ -1,6 +1,8 @@
 """Export: one dilated operator, exact pixels at the edge, and a check that refuses degraded products."""
 
 import contextlib
+import subprocess
+import sys
 from io import StringIO
 
 import numpy as np
@@ -10,13 +12,14 @@ keras = pytest.importorskip("keras", reason="Keras is not installed")
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 from edge_derm.data import open_dataset  # noqa: E402
 from edge_derm.errors import ModelError  # noqa: E402
-from edge_derm.modeling import architecture, export as exporting  # noqa: E402
+from edge_derm.modeling import architecture, runs, export as exporting  # noqa: E402
 from edge_derm.modeling.inspection import check_product  # noqa: E402
 from edge_derm.modeling.training import probabilities  # noqa: E402
 from edge_derm.quiet import quiet_native  # noqa: E402
 from edge_derm.runtime import Classifier  # noqa: E402
 
 DILATION = {"conv1": 2, "dw1": 2, "dw3": 3}
+RATES = {("CONV_2D", 2): 1, ("DEPTHWISE_CONV_2D", 2): 1, ("DEPTHWISE_CONV_2D", 3): 1}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +102,7 @@ def test_the_stock_path_is_refused_by_the_check(model, pixels):
     with quiet_native(everything=True), contextlib.redirect_stdout(StringIO()):
         stock = tf.lite.TFLiteConverter.from_keras_model(model).convert()
     with pytest.raises(ModelError) as caught:
-        check_product(stock, recipe="float32", io="float32", rates=[2, 3])
+        check_product(stock, recipe="float32", io="float32", rates=RATES)
     assert caught.value.code == "product-batch-space"
 
 
@@ -107,31 +110,107 @@ def test_the_stock_path_is_refused_by_the_check(model, pixels):
 def test_the_check_counts_rates_and_types(products):
     data = products["int8", "int8"].model
     for change, code in (
-        ({"rates": [2]}, "product-dilation"),
-        ({"rates": [2, 2]}, "product-dilation"),
+        ({"rates": {**RATES, ("CONV_2D", 2): 0}}, "product-dilation"),
+        ({"rates": {**RATES, ("DEPTHWISE_CONV_2D", 2): 2}}, "product-dilation"),
+        ({"rates": {}}, "product-dilation"),
         ({"io": "uint8"}, "product-io"),
     ):
         with pytest.raises(ModelError) as caught:
-            check_product(data, **{"recipe": "int8", "io": "int8", "rates": [2, 3], **change})
+            check_product(data, **{"recipe": "int8", "io": "int8", "rates": RATES, **change})
         assert caught.value.code == code
     with pytest.raises(ModelError) as caught:
-        check_product(products["float32", None].model, recipe="int8", io="float32", rates=[2, 3])
+        check_product(products["float32", None].model, recipe="int8", io="float32", rates=RATES)
     assert caught.value.code == "product-float"
     with pytest.raises(ModelError) as caught:
-        check_product(b"TFL3", recipe="int8", io="int8", rates=[])
+        check_product(b"TFL3", recipe="int8", io="int8", rates={})
     assert caught.value.code == "product-broken"
 
 
-@pytest.mark.slow
-def test_anyones_dilated_classifier_is_fused_too(pixels):
+def classifier(*middle, last="softmax"):
+    """Someone's small Keras classifier of 48 px images around the given layers."""
     image = keras.Input((48, 48, 3))
     x = keras.layers.Conv2D(8, 3, 2, padding="same", activation="relu")(image)
-    x = keras.layers.DepthwiseConv2D(3, padding="same", dilation_rate=2, activation="relu", use_bias=True)(x)
+    for layer in middle:
+        x = layer(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    theirs = keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
+    return keras.Model(image, keras.layers.Dense(3, activation=last)(x))
+
+
+def nested_part():
+    x = image = keras.Input((24, 24, 8))
+    x = keras.layers.DepthwiseConv2D(3, padding="same", dilation_rate=2, use_bias=False)(x)
+    x = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(x))
+    return keras.Model(image, x)
+
+
+THEIRS = {
+    "biased": lambda: [
+        keras.layers.DepthwiseConv2D(3, padding="same", dilation_rate=2, activation="relu", use_bias=True)
+    ],
+    "valid": lambda: [keras.layers.DepthwiseConv2D(3, dilation_rate=2)],
+    "multiplied": lambda: [
+        keras.layers.DepthwiseConv2D(3, padding="same", dilation_rate=2, depth_multiplier=2)
+    ],
+    "separable": lambda: [
+        keras.layers.SeparableConv2D(8, 3, padding="same", dilation_rate=2, activation="relu")
+    ],
+    "nested": lambda: [nested_part()],
+    "whole": lambda: [
+        keras.layers.Conv2D(8, 3, padding="same", dilation_rate=3, use_bias=False),
+        keras.layers.BatchNormalization(),
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", THEIRS)
+def test_anyones_dilated_classifier_is_fused_too(kind, pixels):
+    theirs = classifier(*THEIRS[kind]())
     product = exporting.export(theirs, recipe="float32")
-    assert product.dilated_depthwise == 1
+    assert product.dilated_depthwise == (kind != "whole")
+    assert not {"SPACE_TO_BATCH_ND", "MUL", "ADD"} & set(product.summary.operators)
     assert np.abs(Classifier.of(product.model).predict(pixels) - probabilities(theirs, pixels)).max() <= 1e-5
+
+
+@pytest.mark.slow
+def test_logits_get_a_softmax_and_independent_scores_are_refused(pixels, tmp_path):
+    theirs = classifier(last=None)
+    logits = probabilities(theirs, pixels).astype(np.float64)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    product = exporting.export(theirs, recipe="float32")
+    assert np.abs(Classifier.of(product.model).predict(pixels) - expected).max() <= 1e-5
+    theirs.save(tmp_path / "theirs.keras")
+    assert np.allclose(probabilities(runs.load(tmp_path / "theirs.keras")[0], pixels), expected, atol=1e-5)
+    with pytest.raises(ModelError) as caught:
+        exporting.export(classifier(last="sigmoid"), recipe="float32")
+    assert caught.value.code == "keras-output"
+
+
+@pytest.mark.slow
+def test_a_fixed_batch_is_no_prison(products, pixels):
+    """Batch 1 is what the file says; LiteRT resizes it, on its fast int8 kernels too, to the same bytes."""
+    for key in (("int8", "int8"), ("float32", None)):
+        one = Classifier.of(products[key].model).predict(pixels[:6])
+        assert np.allclose(
+            Classifier.of(products[key].model, batch=3).predict(pixels[:6]), one, atol=1e-6, rtol=0
+        )
+
+
+# An untrained network says nothing: biases make its classes differ.
+QUIET = """
+import numpy as np
+from edge_derm.modeling import architecture, export
+model = architecture.build({"dw1": 2}, size_px=32, classes=3)
+pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+model.get_layer("logits").set_weights([np.random.default_rng(1).normal(0, 1, (256, 3)), np.arange(3.0)])
+export.export(model, recipe="int8", calibration=pixels)
+"""
+
+
+@pytest.mark.slow
+def test_the_converter_tells_the_terminal_nothing():
+    done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from edge_derm.errors import ModelError
 from edge_derm.modeling import fusing
 from edge_derm.modeling.inspection import check_product
+from edge_derm.modeling.interface import input_size, with_probabilities
 from edge_derm.quiet import quiet_native
 from firmware_bridge.summary import Summary
 
@@ -55,15 +56,15 @@ def export(
     """Convert, and check the product.
 
     Args:
-        model: one image in, float [N, S, S, 3] in pixel/128 − 1; one score per class out.
+        model: one image in, float [N, S, S, 3] in pixel/128 − 1; probabilities out, or logits, behind which a softmax is put.
         recipe: ``float32``, ``float16`` (weights), ``dynamic`` (int8 weights), ``int8``, ``int16x8`` (activations × weights).
         io: tensors at the edge, ``int8``, ``uint8`` or ``float32``; default int8 for ``int8``, float32 otherwise.
         calibration: preprocessed images, uint8 [N, S, S, 3], for ``int8`` and ``int16x8``. Black and white are added, so that
             the input scale is exactly 1/128: a uint8 input is the pixel, an int8 input the pixel − 128.
 
     Raises:
-        ModelError: ``recipe-unknown``, ``recipe-io``, ``calibration-missing``, ``keras-interface``, ``conversion-failed``, and
-            what ``check_product`` finds.
+        ModelError: ``recipe-unknown``, ``recipe-io``, ``calibration-missing``, ``keras-interface``, ``keras-output``,
+            ``conversion-failed``, and what ``check_product`` finds.
     """
     io = check_choice(recipe, io)
     size_px = input_size(model)
@@ -71,9 +72,9 @@ def export(
         raise ModelError(
             f"recipe {recipe}: expected calibration images, got none: give --data", code="calibration-missing"
         )
-    dilated = fusing.dilated_depthwise(model)
+    model = with_probabilities(model)
     data = convert(fusing.fuse(model), recipe=recipe, io=io, size_px=size_px, calibration=calibration)
-    summary = check_product(data, recipe=recipe, io=io, rates=[max(layer.dilation_rate) for layer in dilated])
+    summary = check_product(data, recipe=recipe, io=io, rates=fusing.dilation_rates(model))
     return Export(data, summary, fused=True)
 
 
@@ -87,24 +88,6 @@ def check_choice(recipe: str, io: str | None) -> str:
     if io is not None and io not in allowed:
         raise ModelError(f"recipe {recipe}: expected --io {' or '.join(allowed)}, got {io}", code="recipe-io")
     return io or allowed[0]
-
-
-def input_size(model: keras.Model) -> int:
-    """Side of the square input in pixels.
-
-    Raises:
-        ModelError: ``keras-interface``: not one square RGB image in and one score per class out.
-    """
-    inputs, outputs = model.inputs, model.outputs
-    shape = tuple(inputs[0].shape) if len(inputs) == 1 else ()
-    fits = len(shape) == 4 and shape[3] == 3 and shape[1] == shape[2] and shape[1] is not None
-    if not fits or len(outputs) != 1 or len(outputs[0].shape) != 2 or (outputs[0].shape[1] or 0) < 2:
-        raise ModelError(
-            f"expected a classifier of one image [N, S, S, 3] with one output [N, classes], got inputs "
-            f"{[tuple(t.shape) for t in inputs]} and outputs {[tuple(t.shape) for t in outputs]}",
-            code="keras-interface",
-        )
-    return int(shape[1])
 
 
 def needs_calibration(recipe: str) -> bool:

@@ -7,7 +7,8 @@ kernel for rates above 1, but a model that is only converted never runs it.
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, Iterator
 
 import keras
 import tensorflow as tf
@@ -20,17 +21,15 @@ class OneDepthwise(keras.layers.DepthwiseConv2D):
     """``DepthwiseConv2D`` as the raw operator with its dilation."""
 
     def call(self, inputs: Any) -> Any:
-        stride = self.strides[0]
-        x = tf.raw_ops.DepthwiseConv2dNative(
-            input=inputs,
-            filter=self.kernel,
-            strides=[1, stride, stride, 1],
-            padding=self.padding.upper(),
-            dilations=[1, *self.dilation_rate, 1],
-        )
-        if self.use_bias:
-            x = tf.nn.bias_add(x, self.bias)
-        return x if self.activation is None else self.activation(x)
+        return _finish(self, _depthwise(self, inputs, self.kernel))
+
+
+class OneSeparable(keras.layers.SeparableConv2D):
+    """``SeparableConv2D`` whose depthwise half is the raw operator with its dilation."""
+
+    def call(self, inputs: Any) -> Any:
+        x = _depthwise(self, inputs, self.depthwise_kernel)
+        return _finish(self, tf.nn.conv2d(x, self.pointwise_kernel, 1, "VALID"))
 
 
 class OneStridedDilated(StridedDilatedConv2D):
@@ -40,13 +39,47 @@ class OneStridedDilated(StridedDilatedConv2D):
         return tf.nn.conv2d(x, self.kernel, self.stride, "SAME", dilations=self.rate)
 
 
-def dilated_depthwise(model: keras.Model) -> list[keras.layers.DepthwiseConv2D]:
-    """The depthwise layers whose rate is above 1."""
-    return [
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.DepthwiseConv2D) and max(layer.dilation_rate) > 1
-    ]
+FUSED = {keras.layers.DepthwiseConv2D: OneDepthwise, keras.layers.SeparableConv2D: OneSeparable}
+_WHOLE = (keras.layers.Conv2D, StridedDilatedConv2D)  # these end as CONV_2D
+
+
+def _depthwise(layer: Any, inputs: Any, kernel: Any) -> Any:
+    return tf.raw_ops.DepthwiseConv2dNative(
+        input=inputs,
+        filter=kernel,
+        strides=[1, *layer.strides, 1],
+        padding=layer.padding.upper(),
+        dilations=[1, *layer.dilation_rate, 1],
+    )
+
+
+def _finish(layer: Any, x: Any) -> Any:
+    if layer.use_bias:
+        x = tf.nn.bias_add(x, layer.bias)
+    return x if layer.activation is None else layer.activation(x)
+
+
+def dilation_rates(model: keras.Model) -> Counter[tuple[str, int]]:
+    """How often each (operator, rate) above 1 must appear in the product: the model's own layers and those of models in it."""
+    return Counter(
+        ("CONV_2D" if isinstance(layer, _WHOLE) else "DEPTHWISE_CONV_2D", _rate(layer))
+        for layer in _layers(model)
+        if _rate(layer) > 1
+    )
+
+
+def _rate(layer: keras.layers.Layer) -> int:
+    if isinstance(layer, StridedDilatedConv2D):
+        return layer.rate
+    return max(layer.dilation_rate) if isinstance(layer, (keras.layers.Conv2D, *FUSED)) else 1
+
+
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
 
 
 def fuse(model: keras.Model) -> keras.Model:
@@ -55,25 +88,26 @@ def fuse(model: keras.Model) -> keras.Model:
     Raises:
         ModelError: ``dilated-data-format`` (channels first), ``keras-structure`` (a model Keras cannot clone).
     """
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        if isinstance(layer, StridedDilatedConv2D):
-            return OneStridedDilated.from_config(config)
-        if isinstance(layer, keras.layers.DepthwiseConv2D) and max(layer.dilation_rate) > 1:
-            if layer.data_format != "channels_last":
-                raise ModelError(
-                    f"layer {layer.name}: expected channels_last, got {layer.data_format}",
-                    code="dilated-data-format",
-                )
-            return OneDepthwise.from_config(config)
-        return layer.__class__.from_config(config)
-
     try:
-        copy = keras.models.clone_model(model, clone_function=clone)
+        copy = keras.models.clone_model(model, clone_function=_clone, recursive=True)
+        copy.set_weights(model.get_weights())
     except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"expected a Keras model made of cloneable layers, got: {error}", code="keras-structure"
+            f"expected a Keras model made of cloneable layers, got: {reason}", code="keras-structure"
         ) from error
-    copy.set_weights(model.get_weights())
     return copy
+
+
+def _clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+    config = layer.get_config()
+    if isinstance(layer, StridedDilatedConv2D):
+        return OneStridedDilated.from_config(config)
+    if type(layer) in FUSED and _rate(layer) > 1:
+        if layer.data_format != "channels_last":
+            raise ModelError(
+                f"layer {layer.name}: expected channels_last, got {layer.data_format}",
+                code="dilated-data-format",
+            )
+        return FUSED[type(layer)].from_config(config)
+    return layer.__class__.from_config(config)

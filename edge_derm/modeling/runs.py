@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from edge_derm import __version__, files
 from edge_derm.errors import ModelError
+from edge_derm.modeling.interface import with_probabilities
 
 MODEL, RECORD, HISTORY, CHECKPOINT = "model.keras", "run.json", "history.csv", "checkpoint.npz"
 
@@ -50,13 +51,13 @@ def save(folder: Path, model: keras.Model, record: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> tuple[keras.Model, dict[str, Any]]:
-    """The Keras model and record of a run folder, or a bare ``.keras`` file with an empty record.
+    """The Keras model and record of a run folder, or a bare ``.keras`` file (as probabilities) with an empty record.
 
     Raises:
-        ModelError: ``run-missing``, ``run-unfinished``, ``run-broken``, ``keras-broken``.
+        ModelError: ``run-missing``, ``run-unfinished``, ``run-broken``, ``keras-broken``, ``keras-interface``, ``keras-output``.
     """
     if path.suffix == ".keras":
-        return _load_model(path), {}
+        return with_probabilities(_load_model(path)), {}
     if not path.is_dir():
         raise ModelError(
             f"{path}: expected a run folder or a .keras file, found {'a file' if path.exists() else 'nothing'}",

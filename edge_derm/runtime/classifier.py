@@ -65,11 +65,7 @@ class Classifier:
             BackendError: the engine is missing or refuses the model.
         """
         opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-        engines = [
-            load_engine(opened.model, backend=backend, kernels=kernels, threads=threads, batch=size)
-            for size in ([1] if batch == 1 else [1, batch])
-        ]
-        return cls(engines[0], opened.manifest, batch_engine=engines[1] if batch != 1 else None)
+        return cls._load(opened.model, opened.manifest, backend, kernels, threads, batch)
 
     @classmethod
     def of(
@@ -80,12 +76,14 @@ class Classifier:
         backend: str = "litert",
         kernels: str = "default",
         threads: int = 1,
+        batch: int = 1,
     ) -> Classifier:
         """Open a bare .tflite after the structural check; normalisation from its metadata and quantisation.
 
         Args:
             labels: one per score; by default those in the file's TFLite Metadata, else ``class0``,
                 ``class1``, ….
+            backend, kernels, threads, batch: as for ``open``.
 
         Raises:
             BundleError: not a well-formed .tflite, or not an image classifier.
@@ -93,7 +91,17 @@ class Classifier:
         """
         manifest = describe_model(model, labels=labels)
         check_interface(check_model(model), manifest)
-        return cls(load_engine(model, backend=backend, kernels=kernels, threads=threads), manifest)
+        return cls._load(model, manifest, backend, kernels, threads, batch)
+
+    @classmethod
+    def _load(
+        cls, model: bytes, manifest: Manifest, backend: str, kernels: str, threads: int, batch: int
+    ) -> Classifier:
+        engines = [
+            load_engine(model, backend=backend, kernels=kernels, threads=threads, batch=size)
+            for size in ([1] if batch == 1 else [1, batch])
+        ]
+        return cls(engines[0], manifest, batch_engine=engines[1] if batch != 1 else None)
 
     @property
     def labels(self) -> tuple[str, ...]:
