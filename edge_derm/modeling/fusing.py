@@ -39,7 +39,10 @@ class OneStridedDilated(StridedDilatedConv2D):
         return tf.nn.conv2d(x, self.kernel, self.stride, "SAME", dilations=self.rate)
 
 
-FUSED = {keras.layers.DepthwiseConv2D: OneDepthwise, keras.layers.SeparableConv2D: OneSeparable}
+FUSED: dict[type, Any] = {
+    keras.layers.DepthwiseConv2D: OneDepthwise,
+    keras.layers.SeparableConv2D: OneSeparable,
+}
 _WHOLE = (keras.layers.Conv2D, StridedDilatedConv2D)  # these end as CONV_2D
 
 
@@ -68,10 +71,11 @@ def dilation_rates(model: keras.Model) -> Counter[tuple[str, int]]:
     )
 
 
-def _rate(layer: keras.layers.Layer) -> int:
+def _rate(layer: Any) -> int:
     if isinstance(layer, StridedDilatedConv2D):
-        return layer.rate
-    return max(layer.dilation_rate) if isinstance(layer, (keras.layers.Conv2D, *FUSED)) else 1
+        return int(layer.rate)
+    dilated = isinstance(layer, (keras.layers.Conv2D, *FUSED))
+    return max(layer.dilation_rate) if dilated else 1
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
