@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": ("look", "Classify images."),
     "verify": ("judge", "Does the deployed file decide like its float parent?"),
     "evaluate": ("judge", "Metrics with 95 % intervals on labelled images."),
+    "calibrate": ("judge", "Temperature, conformal quantile and abstain threshold into the manifest."),
     "bench": ("bench", "Latency and memory."),
     "report": ("report", "One self-contained HTML page from runs, bundles and records."),
 }

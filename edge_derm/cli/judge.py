@@ -89,3 +89,51 @@ def figure(value: dict[str, Any]) -> str:
     if value["value"] is None:
         return f"none ({value.get('reason', 'not defined here')})"
     return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@shared.data_option
+@click.option(
+    "--miscoverage",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of images whose prediction set may miss the truth.",
+)
+@click.option(
+    "--risk",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Share of the given answers that may be wrong; the model abstains below the confidence that keeps it.",
+)
+@click.option(
+    "--part",
+    default="auto",
+    show_default=True,
+    metavar="PART",
+    help="auto: validation, never test; else all.",
+)
+@shared.seed_option
+@shared.json_option
+def calibrate(bundle: Path, json_file: str | None, **choices: Any) -> None:
+    """Fit temperature, conformal quantile and abstain threshold on half of the images, check on the other half.
+
+    \b
+    Example:  edge-derm calibrate d1.bundle --data images/ --miscoverage 0.1
+    """
+    record = steps.calibrate(bundle, **choices)
+    threshold = record["abstain_threshold"]
+    shared.emit(
+        record,
+        json_file,
+        f"{bundle}: temperature {record['temperature']:.3f}, conformal quantile {record['conformal_quantile']:.4f}, "
+        + (
+            f"abstains below {threshold:.4f}"
+            if threshold is not None
+            else "never abstains: no threshold keeps the risk"
+        )
+        + f"\n  on {record['images']['check']} other images: calibration error {record['ece_before']:.4f} before, "
+        f"{record['ece_after']:.4f} after; coverage {figure(record['coverage'])}",
+    )

@@ -157,6 +157,13 @@ class Classifier:
             raw, activation=self.manifest.output.activation, temperature=temperature, floor=self._floor
         )
 
+    def logits(self, raw: np.ndarray) -> np.ndarray:
+        """float64 [N, C]: what the temperature divides; logarithms of the floored scores where the model ends in a softmax."""
+        scores = raw.astype(np.float64)
+        return (
+            scores if self.manifest.output.activation == "logits" else np.log(np.maximum(scores, self._floor))
+        )
+
     def classify(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """Decide on images of any size, preprocessed here.
 
