@@ -301,9 +301,9 @@ def bench(
     threads: int = 1,
 ) -> dict[str, Any]:
     """Latency, memory and operators on a target."""
-    from .measure import local
+    from .measure import targets
 
-    return local.bench(path, compare=compare, runs=runs, backend=backend, threads=threads)
+    return targets.bench(path, target=target, compare=compare, runs=runs, backend=backend, threads=threads)
 
 
 def report(paths: Sequence[Path], out: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": ("judge", "Metrics with 95 % intervals on labelled images."),
     "calibrate": ("judge", "Temperature, conformal quantile and abstain threshold into the manifest."),
     "bench": ("bench", "Latency and memory."),
+    "targets": ("targets", "Where a model can be measured from here, and what is missing."),
     "report": ("report", "One self-contained HTML page from runs, bundles and records."),
 }
 

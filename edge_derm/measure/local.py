@@ -13,10 +13,16 @@ from edge_derm.errors import TargetError
 from edge_derm.measure import benchmark
 from edge_derm.measure.environment import environment
 from edge_derm.measure.memory import peak_rss
+from edge_derm.measure.targets import Target
 from edge_derm.runtime import Classifier
 from firmware_bridge.summary import count_operators
 
 SCHEMA = 1
+
+
+def targets() -> list[Target]:
+    """This machine: always ready."""
+    return [Target("local", "local", lambda: (True, None), bench)]
 
 
 def bench(
