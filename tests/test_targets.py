@@ -1,6 +1,8 @@
 """The seam of targets: unknown names list the known, what is not ready says the command, local is always there."""
 
 import json
+import sys
+import types
 
 import pytest
 from click.testing import CliRunner
@@ -28,3 +30,56 @@ def test_a_target_that_is_not_ready_says_the_command_and_is_not_run(monkeypatch,
     with pytest.raises(TargetError, match="run 'make ready'") as caught:
         targets.bench(tmp_path, target="lame")
     assert caught.value.code == "target-not-ready" and not ran
+
+
+def kind(monkeypatch, name, **functions):
+    """A kind of target whose module is made here."""
+    module = types.ModuleType(f"kind_{name}")
+    vars(module).update(functions)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(targets.KINDS, name, module.__name__)
+
+
+def test_a_target_is_found_without_loading_the_other_kinds(monkeypatch):
+    monkeypatch.setitem(targets.KINDS, "broken", "no_such_module_at_all")
+    assert targets.find_target("local").name == "local"
+
+
+def test_a_kind_whose_targets_cannot_be_listed_finds_them_by_name(monkeypatch):
+    far = targets.Target("far://host", "far", lambda: (True, None), lambda *a, **k: {})
+    kind(monkeypatch, "far", find=lambda name: far if name == "far://host" else None)
+    assert targets.find_target("far://host") is far
+
+
+def test_an_option_that_a_target_lacks_is_named_and_one_that_is_off_is_not_handed_on(monkeypatch, tmp_path):
+    seen = {}
+
+    def plain(path, *, runs):
+        seen.update(path=path, runs=runs)
+        return {"record": "bench", "schema": 0}
+
+    kind(
+        monkeypatch, "plain", targets=lambda: [targets.Target("plain", "plain", lambda: (True, None), plain)]
+    )
+    with pytest.raises(TargetError, match="got profile, soak_min") as caught:
+        targets.bench(tmp_path, target="plain", runs=60, profile=True, soak_min=1.0)
+    assert caught.value.code == "target-option" and not seen
+    with pytest.raises(TargetError) as caught:  # it ran, and what it returned is looked at
+        targets.bench(tmp_path, target="plain", runs=60, profile=False, soak_min=None)
+    assert caught.value.code == "record-schema" and seen == {"path": tmp_path, "runs": 60}
+
+
+def test_prepare_makes_a_target_ready_and_says_so(monkeypatch):
+    made = []
+    lame = targets.Target(
+        "lame",
+        "lame",
+        lambda: (bool(made), None if made else "make it"),
+        lambda *a, **k: {},
+        lambda: made.append(1),
+    )
+    kind(monkeypatch, "lame", targets=lambda: [lame])
+    before = json.loads(CliRunner().invoke(command, ["--json", "-"]).output)
+    assert {"name": "lame", "kind": "lame", "ready": False, "missing": "make it"} in before
+    after = CliRunner().invoke(command, ["--prepare", "lame"])
+    assert made == [1] and after.output == "lame (lame): ready\n"

@@ -37,16 +37,40 @@ def bench(model: Path, json_file: str | None, **choices: Any) -> None:
 
 
 def text(record: dict[str, Any]) -> str:
-    """The record in a few lines."""
-    latency, memory = record["latency_ms"], record["memory"]
-    lines = [
-        f"{record['target']}: p50 {latency['p50']:.3f} ms, p95 {latency['p95']:.3f} ms, mean {latency['mean']:.3f} ms "
-        f"({latency['ci95'][0]:.3f} to {latency['ci95'][1]:.3f}), {len(latency['samples'])} samples",
-        f"  model {memory['model_bytes']:,} bytes, peak memory {memory['peak_rss_bytes'] / 2**20:.1f} MiB above the bare process",
-    ]
-    if record.get("ratio"):
-        ratio = record["ratio"]
+    """The record in a few lines; what the target cannot know is left out, with its reason where it matters."""
+    lines = [f"{record['target']}: {speed(record)}", f"  {memory(record['memory'])}"]
+    ratio = record.get("ratio")
+    if ratio:
+        what = "instructions" if record["ratio_of"] == "instructions" else "time"
         lines.append(
-            f"  against the other: {record['verdict']}, ratio {ratio['value']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+            f"  against the other: {record['verdict']}, ratio of {what} {ratio['value']:.3f} "
+            f"({ratio['low']:.3f} to {ratio['high']:.3f})"
         )
     return "\n".join(lines)
+
+
+def speed(record: dict[str, Any]) -> str:
+    """Latency, or instructions where there is no time to speak of."""
+    latency = record["latency_ms"]
+    if latency is not None:
+        return (
+            f"p50 {latency['p50']:.3f} ms, p95 {latency['p95']:.3f} ms, mean {latency['mean']:.3f} ms "
+            f"(median within {latency['ci95'][0]:.3f} to {latency['ci95'][1]:.3f}), {len(latency['samples'])} samples"
+            + (f"; {latency['warning']}" if latency["warning"] else "")
+        )
+    if record["instructions"] is None:
+        return (
+            f"no latency ({record['latency_ms_reason']}); no instructions ({record['instructions_reason']})"
+        )
+    return f"{record['instructions']:,} instructions an inference; no latency ({record['latency_ms_reason']})"
+
+
+def memory(found: dict[str, Any]) -> str:
+    """Bytes of the model, and of what it needs beside."""
+    arena, peak = found["arena_bytes"], found["peak_rss_bytes"]
+    parts = [f"model {found['model_bytes']:,} bytes"]
+    if arena is not None:
+        parts.append(f"arena {arena:,} bytes")
+    if peak is not None:
+        parts.append(f"peak memory {peak / 2**20:.1f} MiB above the bare process")
+    return ", ".join(parts)

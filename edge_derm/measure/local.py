@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,12 @@ import numpy as np
 
 from edge_derm.bundle import check_model, open_bundle
 from edge_derm.errors import TargetError
-from edge_derm.measure import benchmark
+from edge_derm.measure import benchmark, record
 from edge_derm.measure.environment import environment
 from edge_derm.measure.memory import peak_rss
 from edge_derm.measure.targets import Target
 from edge_derm.runtime import Classifier
 from firmware_bridge.summary import count_operators
-
-SCHEMA = 1
 
 
 def targets() -> list[Target]:
@@ -49,30 +46,24 @@ def bench(
     """
     model, call = _load(path, backend, threads)
     other = None if compare is None else _load(compare, backend, threads)
-    extra: dict[str, Any] = {"ratio": None, "verdict": None, "other": None}
+    extra: dict[str, Any] = {}
     if other is None or compare is None:
         latency = benchmark.measure(call, runs=runs)
     else:
         latency, second, extra = benchmark.compare(call, other[1], runs=runs)
         extra["other"] = {"model": str(compare), "latency_ms": second.record(), "model_bytes": len(other[0])}
-    return {
-        "record": "bench",
-        "schema": SCHEMA,
-        "model": str(path),
-        "model_sha256": hashlib.sha256(model).hexdigest(),
-        "target": "local",
-        "emulated": False,
-        "backend": backend,
-        "threads": threads,
-        "latency_ms": latency.record(),
-        "instructions": None,
-        "instructions_reason": "not counted on real hardware",
-        "memory": peak_rss(path, backend=backend, threads=threads),
-        "operators": dict(count_operators(check_model(model))),
-        "profile": None,
-        "environment": environment(command=command),
+    return record.measured(
+        path,
+        model,
+        target="local",
+        latency_ms=latency.record(),
+        backend=backend,
+        threads=threads,
+        memory=peak_rss(path, backend=backend, threads=threads),
+        operators=dict(count_operators(check_model(model))),
+        environment=environment(command=command),
         **extra,
-    }
+    )
 
 
 def _load(path: Path, backend: str, threads: int) -> tuple[bytes, Any]:

@@ -1,16 +1,19 @@
 """The places a model can be measured: one seam, a module a kind, loaded only when asked for.
 
-A module of a kind has one function, ``targets() -> list[Target]``. Add a kind by adding its row to ``KINDS``.
+A module of a kind has ``targets() -> list[Target]``, and where its targets cannot be listed (any host may be one)
+also ``find(name) -> Target``. Add a kind by adding its row to ``KINDS``; a name is its kind alone, or kind, colon, the rest.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
 from edge_derm.errors import TargetError
+from edge_derm.measure import record
 
 KINDS = {"local": "edge_derm.measure.local"}
 
@@ -39,8 +42,16 @@ def list_targets() -> list[Target]:
 
 
 def find_target(name: str) -> Target:
-    """The target called ``name``. Raises TargetError ``target-unknown``, which lists the targets there are."""
-    known = {target.name: target for target in list_targets()}
+    """The target called ``name``; of the kinds' modules only its own is loaded.
+
+    Raises:
+        TargetError: ``target-unknown``, which lists the targets there are; what a kind's ``find`` refuses.
+    """
+    module = KINDS.get(name.split(":")[0])
+    if module is not None and hasattr(importlib.import_module(module), "find"):
+        return importlib.import_module(module).find(name)
+    found = list_targets() if module is None else importlib.import_module(module).targets()
+    known = {target.name: target for target in found}
     if name not in known:
         raise TargetError(
             f"target: expected one of {', '.join(known)}, got {name!r}: 'edge-derm targets' lists them",
@@ -50,7 +61,15 @@ def find_target(name: str) -> Target:
 
 
 def bench(path: Path, *, target: str = "local", **options: Any) -> dict[str, Any]:
-    """Measure on ``target``. Raises TargetError ``target-not-ready`` with the command that would make it ready."""
+    """Measure on ``target``; the record it returns is checked (``record.check``).
+
+    Args:
+        options: what the target's ``bench`` takes; one that is off (None or False) is not handed on.
+
+    Raises:
+        TargetError: ``target-not-ready``, with the command that would make it ready; ``target-option``: asked for something
+            this target cannot do; what the target and ``record.check`` refuse.
+    """
     found = find_target(target)
     ready, missing = found.ready()
     if not ready:
@@ -58,4 +77,20 @@ def bench(path: Path, *, target: str = "local", **options: Any) -> dict[str, Any
             f"{target}: expected a target that is ready, got one with parts missing: run '{missing}'",
             code="target-not-ready",
         )
-    return found.bench(path, **options)
+    return record.check(found.bench(path, **_wanted(found, options)))
+
+
+def _wanted(target: Target, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are on, if the target's ``bench`` takes them all."""
+    wanted = {name: value for name, value in options.items() if value is not None and value is not False}
+    takes = inspect.signature(target.bench).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+        return wanted
+    refused = sorted(set(wanted) - {parameter.name for parameter in takes})
+    if refused:
+        raise TargetError(
+            f"{target.name}: expected options that this target has, got {', '.join(refused)}: leave them out, "
+            "or measure on another target",
+            code="target-option",
+        )
+    return wanted
