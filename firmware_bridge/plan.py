@@ -15,7 +15,7 @@ from firmware_bridge.plan_memory import Block, arena_bytes, place, prove
 from firmware_bridge.plan_schedule import Schedule, order
 from firmware_bridge.plan_stages import Flow, read_flow
 
-_HEIGHTS = (4, 2)
+_HEIGHTS = (8, 4, 2)
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,18 @@ class Plan:
         return next(block for block in self.blocks if block.tensor == index)
 
 
-def plan(graph: Graph) -> Plan:
+def plan(graph: Graph, *, arena_limit: int = 0) -> Plan:
     """Return a proved plan of small arena for an int8 network of batch 1.
 
-    Raises UnsupportedError for what ``plan_stages`` cannot express, PlanError if no order exists.
+    ``arena_limit``: bytes the arena may take if the smallest needs fewer; what is free buys taller steps. Raises UnsupportedError for what ``plan_stages`` cannot express, PlanError if no order exists.
     """
     flow = read_flow(graph)
     streamed = (arrange(flow, streamed=k) for k in range(len(flow.stages) + 1))
     best = min(streamed, key=lambda found: found.arena_bytes)
     cuts = _cuts(flow, _streamed(flow, best))
+    limit = max(arena_limit, best.arena_bytes)
     for stage in reversed(range(len(flow.stages))):
-        best = _heighten(best, stage, cuts)
+        best = _heighten(best, stage, cuts, limit)
     prove(best.flow, best.schedule, best.blocks)
     return best
 
@@ -81,10 +82,11 @@ def _streamed(flow: Flow, chosen: Plan) -> int:
     )
 
 
-def _heighten(chosen: Plan, stage: int, cuts: frozenset[int]) -> Plan:
-    """Make the steps of one stage as tall as the arena of ``chosen`` allows."""
-    flow, limit = chosen.flow, chosen.arena_bytes
-    rows = flow.maps[flow.stages[stage].output].count
+def _heighten(chosen: Plan, stage: int, cuts: frozenset[int], limit: int) -> Plan:
+    """Make the steps of one stage as tall as an arena of ``limit`` bytes allows."""
+    flow = chosen.flow
+    output = flow.maps[flow.stages[stage].output]
+    rows = 1 if output.running else output.count
     for height in (rows, *(h for h in _HEIGHTS if h < rows)):
         heights = list(chosen.schedule.heights)
         heights[stage] = height

@@ -43,7 +43,8 @@ def size_rings(flow: Flow, schedule: Schedule) -> dict[int, int]:
     """Return how many row slots each feature map needs under ``schedule``.
 
     Capacities are multiples of the step heights of producer and readers, so that a step's rows are contiguous.
-    A map that is read under another shape, or is the network's input or output, is kept whole.
+    A map that is read under another shape, or is the network's input or output, is kept whole; running sums have one
+    place.
     """
     whole = {*flow.inputs, *flow.outputs, *flow.alias.values()}
     heights: dict[int, int] = {}
@@ -53,7 +54,8 @@ def size_rings(flow: Flow, schedule: Schedule) -> dict[int, int]:
     capacities = {}
     for tensor, rows in flow.maps.items():
         span = rows.count if tensor in whole else _span(schedule, tensor)
-        capacities[tensor] = min(rows.count, -(-span // heights.get(tensor, 1)) * heights.get(tensor, 1))
+        height = 1 if rows.running else heights.get(tensor, 1)
+        capacities[tensor] = min(rows.count, -(-span // height) * height)
     return capacities
 
 

@@ -100,6 +100,9 @@ def _lives(flow: Flow, steps: Sequence[Step]) -> dict[int, tuple[Life, ...]]:
             for place, tensor in enumerate(stage.inputs):
                 for read in stage.reads(place, row, flow.maps[tensor].count):
                     dies[tensor][read] = time
+    for tensor, rows in flow.maps.items():
+        if rows.running:  # the next row is made of this one, in its place
+            dies[tensor][:-1] = [time - 1 for time in born[tensor][1:]]
     for tensor in flow.outputs:
         dies[tensor] = [len(steps)] * flow.maps[tensor].count
     return {t: tuple(Life(b, d) for b, d in zip(born[t], dies[t], strict=True)) for t in flow.maps}

@@ -3,6 +3,10 @@
 A feature map is a tensor seen as rows: [1, H, W, C] has H rows of W·C values; any other shape is one row. A
 stage says which rows of each input one output row needs; everything about order and memory follows from that.
 RESHAPE is no stage: its output is another name for its input.
+
+A mean over the whole map is two stages, so that the map need not be whole: SUM adds one row at a time to int32
+sums, one for each channel, and the operator itself makes its output of the last of them. The sums are a map of
+their own, numbered behind the graph's tensors, whose rows replace one another in one place (``running``).
 """
 
 from __future__ import annotations
@@ -21,11 +25,12 @@ _STORED = {"int8": 1, "uint8": 1}
 
 @dataclass(frozen=True)
 class Rows:
-    """A feature map: ``count`` rows of ``row_bytes``."""
+    """A feature map: ``count`` rows of ``row_bytes``; ``running``: each row is the one before it, added to."""
 
     tensor: int
     count: int
     row_bytes: int
+    running: bool = False
 
     @property
     def bytes(self) -> int:
@@ -82,15 +87,20 @@ def read_flow(graph: Graph) -> Flow:
     ``unsupported-shape``) naming operator, tensor and reason.
     """
     alias: dict[int, int] = {}
-    stages = []
+    stages: list[Stage] = []
+    sums: dict[int, Rows] = {}
     for op in graph.ops:
         _check_op(graph, op)
         if op.name == "RESHAPE":
             alias[op.outputs[0]] = alias.get(op.inputs[0], op.inputs[0])
+        elif _is_mean_of_map(graph, op):
+            rows = _sums(graph, op)
+            sums[rows.tensor] = rows
+            stages += _sum_stages(op, rows, alias)
         else:
             stages.append(_read_stage(graph, op, alias))
-    used = {*graph.inputs, *(stage.output for stage in stages)}
-    maps = {index: _rows(graph.tensor(index)) for index in sorted(used)}
+    used = {*graph.inputs, *(stage.output for stage in stages)} - set(sums)
+    maps = {index: _rows(graph.tensor(index)) for index in sorted(used)} | sums
     outputs = tuple(alias.get(index, index) for index in graph.outputs)
     return Flow(maps, tuple(stages), graph.inputs, outputs, alias)
 
@@ -107,6 +117,33 @@ def _rows(tensor: Tensor) -> Rows:
     if len(tensor.shape) == 4:
         return Rows(tensor.index, tensor.shape[1], tensor.shape[2] * tensor.shape[3] * size)
     return Rows(tensor.index, 1, tensor.elements * size)
+
+
+def _is_mean_of_map(graph: Graph, op: Op) -> bool:
+    """Whether ``op`` makes one value a channel of a whole [1, H, W, C] map."""
+    source = graph.tensor(op.inputs[0])
+    if len(source.shape) != 4 or source.data is not None:
+        return False
+    if op.name == "MEAN":
+        axes = graph.tensor(op.inputs[1]).data
+        return axes is not None and sorted(int(axis) % 4 for axis in axes.flat) == [1, 2]
+    window = (op.options.get("filter_height"), op.options.get("filter_width"))
+    return op.name == "AVERAGE_POOL_2D" and source.shape[1:3] == window and op.options["padding"] == "VALID"
+
+
+def _sums(graph: Graph, op: Op) -> Rows:
+    _, height, _, channels = graph.tensor(op.inputs[0]).shape
+    return Rows(len(graph.tensors) + op.index, height, 4 * channels, running=True)
+
+
+def _sum_stages(op: Op, sums: Rows, alias: Mapping[int, int]) -> list[Stage]:
+    source = op.inputs[0]
+    window = None if source in alias else Window(1, 1, 0)
+    last = Window(1, 1, 1 - sums.count)
+    return [
+        Stage(op.index, "SUM", (alias.get(source, source),), (window,), sums.tensor),
+        Stage(op.index, op.name, (sums.tensor,), (last,), op.outputs[0]),
+    ]
 
 
 def _check_op(graph: Graph, op: Op) -> None:
