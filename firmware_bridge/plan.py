@@ -57,13 +57,17 @@ def arrange(flow: Flow, *, streamed: int, heights: Sequence[int] | None = None) 
     """Return the (unproved) plan whose first ``streamed`` stages stream and whose others go layer by layer.
 
     A stage that reads a depthwise convolution is never cut off it: the depthwise output is a few rows then.
-    ``heights``: rows a step of each stage, 1 by default.
+    ``heights``: rows a step of each stage, 1 by default; running sums take one row a step whatever it says.
     """
     return _arranged(flow, heights or [1] * len(flow.stages), _cuts(flow, streamed))
 
 
 def _arranged(flow: Flow, heights: Sequence[int], cuts: frozenset[int]) -> Plan:
-    schedule = order(flow, heights=heights, cuts=cuts)
+    fitting = [
+        1 if flow.maps[stage.output].running else height
+        for stage, height in zip(flow.stages, heights, strict=True)
+    ]
+    schedule = order(flow, heights=fitting, cuts=cuts)
     return Plan(flow, schedule, place(flow, schedule))
 
 
