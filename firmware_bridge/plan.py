@@ -40,7 +40,8 @@ class Plan:
 def plan(graph: Graph, *, arena_limit: int = 0) -> Plan:
     """Return a proved plan of small arena for an int8 network of batch 1.
 
-    ``arena_limit``: bytes the arena may take if the smallest needs fewer; what is free buys taller steps. Raises UnsupportedError for what ``plan_stages`` cannot express, PlanError if no order exists.
+    ``arena_limit``: bytes the arena may take if the smallest needs fewer; what is free buys taller steps.
+    Raises UnsupportedError for what ``plan_stages`` cannot express, PlanError if no order exists.
     """
     flow = read_flow(graph)
     streamed = (arrange(flow, streamed=k) for k in range(len(flow.stages) + 1))
