@@ -78,6 +78,21 @@ def test_the_counter_survives_one_wrap_of_the_timer(source):
     assert abs(outcome.values["instructions"] - 600_000_000) <= 2 * TICK
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name, turns", [("mps2-an386", 800_000_000), ("mps3-an547", 800_000_000)])
+def test_counter_and_clock_survive_wraps_that_nobody_asked_about(name, turns, source):
+    """1.6 thousand million instructions of a nanosecond each: two to four wraps of the 24-bit timer."""
+    text = COUNTED.replace(
+        "ed_port_count_start();", "ed_port_count_start(); const uint32_t t = ed_port_microseconds();"
+    )
+    text = text.replace(
+        "    return 0;", '    ed_port_report("us", ed_port_microseconds() - t);\n    return 0;'
+    )
+    outcome = board.run(source(text), name, defines=[f"TURNS={turns}"])
+    assert abs(outcome.values["instructions"] - 2 * turns) <= 20 * TICK
+    assert abs(outcome.values["us"] - 2 * turns // 1000) <= 10
+
+
 @pytest.mark.parametrize("name", EMULATED)
 def test_a_count_repeats_to_the_tick(name, source):
     first, second = (board.run(source(COUNTED), name, defines=["TURNS=54321"]) for _ in range(2))

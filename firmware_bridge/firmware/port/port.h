@@ -28,7 +28,10 @@ uint32_t ed_port_microseconds(void);
 void ed_port_stack_paint(void);
 uint32_t ed_port_stack_used(void);
 
-/* UART of the link: bytes in and out; receive returns -1 when nothing has come. */
+/* UART of the link: bytes in and out. Receive returns -1 when nothing has come; on the host, whose UART is standard
+ * input and output, it waits a millisecond first, returns ED_PORT_CLOSED at the end of input, and from the first use of
+ * the UART on ed_port_write goes to standard error. */
+enum { ED_PORT_CLOSED = -2 };
 void ed_port_uart_send(uint8_t byte);
 int ed_port_uart_receive(void);
 

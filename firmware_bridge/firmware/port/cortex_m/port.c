@@ -13,6 +13,7 @@ extern uint32_t ed_data_load[], ed_data_start[], ed_data_end[], ed_bss_start[], 
 int main(void);
 void ed_reset(void);
 void ed_fault(void);
+void ed_tick(void);
 
 #define REGISTER(address) (*(volatile uint32_t *)(uintptr_t)(address))
 #define SYSTICK_CONTROL REGISTER(0xE000E010u)
@@ -31,7 +32,7 @@ __attribute__((section(".vectors"), used)) static const uintptr_t vectors[16] = 
     (uintptr_t)ed_stack_top, (uintptr_t)ed_reset, (uintptr_t)ed_fault, (uintptr_t)ed_fault,
     (uintptr_t)ed_fault,     (uintptr_t)ed_fault, (uintptr_t)ed_fault, (uintptr_t)ed_fault,
     0,                       0,                   0,                   (uintptr_t)ed_fault,
-    (uintptr_t)ed_fault,     0,                   (uintptr_t)ed_fault, (uintptr_t)ed_fault,
+    (uintptr_t)ed_fault,     0,                   (uintptr_t)ed_fault, (uintptr_t)ed_tick,
 };
 
 static int32_t semihost(uint32_t operation, const void *argument) {
@@ -63,7 +64,7 @@ void ed_port_init(void) {
     UART_CONTROL = 3;
     SYSTICK_RELOAD = SYSTICK_MASK;
     SYSTICK_VALUE = 0;
-    SYSTICK_CONTROL = 5;
+    SYSTICK_CONTROL = 7;
 }
 
 void ed_port_write(const void *bytes, size_t size) {
@@ -99,28 +100,27 @@ void ed_port_exit(int status) {
     }
 }
 
-static uint32_t count_begin, count_wraps;
+/* SysTick counts 24 bits down; its exception counts the wraps, so that no figure depends on being asked often. */
+static volatile uint32_t wraps;
 
-void ed_port_count_start(void) {
-    SYSTICK_VALUE = 0; /* also clears the wrapped flag */
-    count_begin = SYSTICK_VALUE;
-    count_wraps = 0;
+void ed_tick(void) { ++wraps; }
+
+static uint64_t ticks(void) {
+    uint32_t before, low;
+    do {
+        before = wraps;
+        low = (0u - SYSTICK_VALUE) & SYSTICK_MASK; /* the exception comes as the value reaches 0 */
+    } while (before != wraps);
+    return ((uint64_t)before << 24) + low;
 }
 
-/* Reading the control register clears its wrapped flag: asked once every 524 million instructions, none is lost. */
-uint32_t ed_port_count(void) {
-    count_wraps += (SYSTICK_CONTROL >> 16) & 1u;
-    const uint32_t ticks = (count_begin - SYSTICK_VALUE) & SYSTICK_MASK;
-    return (uint32_t)((((uint64_t)count_wraps << 24) + ticks) * ED_TICK_PS / 1000u);
-}
+static uint64_t count_begin;
 
-uint32_t ed_port_microseconds(void) {
-    static uint32_t last, ticks;
-    const uint32_t now = SYSTICK_MASK - SYSTICK_VALUE;
-    ticks += (now - last) & SYSTICK_MASK;
-    last = now;
-    return (uint32_t)((uint64_t)ticks * ED_TICK_PS / 1000000u);
-}
+void ed_port_count_start(void) { count_begin = ticks(); }
+
+uint32_t ed_port_count(void) { return (uint32_t)((ticks() - count_begin) * ED_TICK_PS / 1000u); }
+
+uint32_t ed_port_microseconds(void) { return (uint32_t)(ticks() * ED_TICK_PS / 1000000u); }
 
 enum { UNPAINTED = 8 }; /* words kept clear of the painter's own frame; counted as used */
 static uint32_t *painted_top;
