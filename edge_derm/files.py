@@ -49,7 +49,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)
         for part in temporary.rglob("*"):
-            if part.is_file():
+            if part.is_file() and not part.is_symlink():
                 _sync(part)
         _swap(temporary, path)
     finally:

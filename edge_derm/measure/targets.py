@@ -15,7 +15,7 @@ from typing import Any, Callable
 from edge_derm.errors import TargetError
 from edge_derm.measure import record
 
-KINDS = {"local": "edge_derm.measure.local"}
+KINDS = {"local": "edge_derm.measure.local", "qemu": "edge_derm.measure.qemu"}
 
 
 @dataclass(frozen=True)
