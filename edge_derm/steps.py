@@ -25,13 +25,12 @@ from .bundle import (
     describe_model,
     embed_metadata,
     open_bundle,
-    update_bundle,
     write_bundle,
 )
 from .data import PREPROCESSING, read_image
 from .errors import BundleError, DataError, ModelError
-from .runtime import Classifier, decision, golden
-from .selection import Selection, recorded_parts, select
+from .runtime import Classifier, golden
+from .selection import Selection, select
 
 GOLDEN_IMAGES = 8
 
@@ -190,11 +189,16 @@ def verify(
     limits = parity.read_gate(gate) if gate else None
     chosen = select(data, part=part, provenance=bundle.manifest.provenance, labels=bundle.manifest.labels)
     pixels = chosen.pixels(bundle.manifest.input.size_px)
-    deployed = {
-        name: Classifier.open(bundle, kernels=kernels, threads=threads).predict(pixels)
+    classifiers = {
+        name: Classifier.open(bundle, kernels=kernels, threads=threads)
         for name, kernels in (("xnnpack", "default"), ("reference", "reference"))
     }
+    deployed = {name: classifier.predict(pixels) for name, classifier in classifiers.items()}
     parent = None if against is None else parent_probabilities(against, chosen, bundle)
+    if parent is not None:
+        parent = classifiers["xnnpack"].recalibrated(
+            parent
+        )  # the same calibration on both sides: parity is the file's
     record = parity.compare(deployed, parent, chosen.targets(bundle.manifest.labels), groups=chosen.groups)
     record = {
         "record": "verify",
@@ -241,54 +245,6 @@ def evaluate(
         seed=seed,
     )
     return {"record": "evaluate", "bundle": str(path), "images": len(pixels), "part": chosen.part, **figures}
-
-
-def calibrate(
-    path: Path, *, data: str, miscoverage: float = 0.1, risk: float = 0.1, part: str = "auto", seed: int = 0
-) -> dict[str, Any]:
-    """Fit on half of the lesions of the validation part (everything, for other data), write the manifest, check on the rest.
-
-    ``ece_before``, ``ece_after``, ``coverage`` and ``selective`` are of the half that nothing was fitted on.
-    """
-    from .trust import calibration, fitting
-    from .trust.intervals import proportion
-
-    bundle = open_bundle(path)
-    manifest = bundle.manifest
-    dataset = select(data).dataset
-    if part == "auto":
-        part = "validation" if recorded_parts(dataset, manifest.provenance) else "all"
-    chosen = select(data, part=part, provenance=manifest.provenance, labels=manifest.labels, dataset=dataset)
-    fit, check = fitting.halves(chosen.groups, seed=seed)
-    targets = chosen.targets(manifest.labels)
-    classifier = Classifier.open(bundle)
-    raw = classifier.raw(chosen.pixels(manifest.input.size_px))
-    temperature = fitting.fit_temperature(classifier.logits(raw[fit]), targets[fit])
-    before, p = classifier.temper(raw, None), classifier.temper(raw, temperature)
-    confidence, correct = p.max(axis=1), p.argmax(axis=1) == targets
-    quantile = fitting.fit_quantile(p[fit], targets[fit], miscoverage=miscoverage)
-    fitted = {
-        "temperature": temperature,
-        "conformal_quantile": quantile,
-        "abstain_threshold": fitting.fit_abstain(confidence[fit], correct[fit], risk=risk),
-    }
-    update_bundle(bundle, **fitted)
-    inside = decision.prediction_set(p[check], quantile)
-    covered = inside[np.arange(len(check)), targets[check]]
-    return {
-        "record": "calibrate",
-        "bundle": str(path),
-        "part": chosen.part,
-        "images": {"fit": len(fit), "check": len(check)},
-        "miscoverage": miscoverage,
-        "risk": risk,
-        **fitted,
-        "ece_before": calibration.ece(before.max(axis=1)[check], (before.argmax(axis=1) == targets)[check]),
-        "ece_after": calibration.ece(confidence[check], correct[check]),
-        "coverage": proportion(int(covered.sum()), len(check)),
-        "mean_set_size": float(inside.sum(axis=1).mean()),
-        "selective": fitting.answered(confidence[check], correct[check], fitted["abstain_threshold"]),
-    }
 
 
 def bench(
@@ -340,11 +296,11 @@ def records_at(path: Path) -> list[dict[str, Any]]:
 
 
 def parent_probabilities(against: Path, chosen: Selection, bundle: Bundle) -> np.ndarray:
-    """Float probabilities [N, C] of the parent, a run folder or another bundle, on the same images."""
+    """Float probabilities [N, C] of the parent, a run folder or another bundle, on the same images, uncalibrated."""
     if (against / "manifest.json").is_file():
         parent = Classifier.open(against)
         check_same_labels(parent.labels, bundle.manifest.labels, against)
-        return parent.predict(chosen.pixels(parent.size_px))
+        return parent.temper(parent.raw(chosen.pixels(parent.size_px)), None)
     from .modeling import runs, training
 
     model, run = runs.load(against)

@@ -38,8 +38,8 @@ class Reader:
         check_plain(self.value, self.where)
         return self.value
 
-    def keys(self, expected: Sequence[str]) -> None:
-        """A JSON object with exactly the ``expected`` keys."""
+    def keys(self, expected: Sequence[str], *, optional: Sequence[str] = ()) -> None:
+        """A JSON object with exactly the ``expected`` keys, and perhaps some of the ``optional`` ones."""
         table = self.table()
         for key in expected:
             if key not in table:
@@ -48,7 +48,7 @@ class Reader:
                     "is missing: write the bundle again",
                     "manifest-key-missing",
                 )
-        unknown = sorted(set(table) - set(expected))
+        unknown = sorted(set(table) - set(expected) - set(optional))
         if unknown:
             raise refuse(
                 f"{self.where}.{unknown[0]}".lstrip("."),

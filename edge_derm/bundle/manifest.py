@@ -19,6 +19,9 @@ SCHEMA = 1
 DTYPES = ("int8", "uint8", "int16", "float32")
 ACTIVATIONS = ("softmax", "logits")
 ORDERS = ("rgb", "bgr")
+SCORES = ("lac", "aps", "raps")
+DEPTHS = 13  # the most blocks that dropout may reach back over
+OPTIONAL = ("calibration", "dropout")  # keys that a bundle from before they existed does not have
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,31 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What ``calibrate`` fitted beyond the three scalars of the manifest.
+
+    ``scale`` and ``shift`` (one value a class, None: 1 and 0): logits → logits / temperature · scale + shift.
+    ``score`` of the prediction sets; ``class_quantiles`` replace the manifest's one quantile, class by class;
+    ``penalty`` and ``free_rank`` are of ``raps``: each rank past ``free_rank`` adds ``penalty``.
+    """
+
+    scale: tuple[float, ...] | None = None
+    shift: tuple[float, ...] | None = None
+    score: str = "lac"
+    class_quantiles: tuple[float, ...] | None = None
+    penalty: float = 0.0
+    free_rank: int = 1
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """The dropout a model was trained with: its rate, and the blocks it reaches back over (1: the head alone)."""
+
+    rate: float
+    depth: int = 1
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """One file of the bundle: what it is for, its SHA-256 (hex) and its length."""
 
@@ -82,6 +110,8 @@ class Manifest:
     temperature: float | None = None
     conformal_quantile: float | None = None
     abstain_threshold: float | None = None
+    calibration: Calibration | None = None
+    dropout: Dropout | None = None
     provenance: Provenance = field(default_factory=Provenance)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
@@ -104,6 +134,11 @@ class Manifest:
     def dumps(self) -> str:
         """JSON text with a final newline, keys in the order of the fields above."""
         values = fields.plain(self)
+        for name in OPTIONAL:
+            if values[name] is None:
+                del values[
+                    name
+                ]  # what was not fitted is not written: readers from before it stay able to read
         ordered = {"schema": values.pop("schema"), **values}
         return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -137,7 +172,8 @@ def _check_schema(top: Reader) -> None:
 
 
 def _check(top: Reader) -> None:
-    top.keys([f.name for f in dataclasses.fields(Manifest)])
+    known = [f.name for f in dataclasses.fields(Manifest)]
+    top.keys([name for name in known if name not in OPTIONAL], optional=OPTIONAL)
     top.at("schema").whole(1, SCHEMA)
     _check_labels(top.at("labels"))
     _check_input(top.at("input"))
@@ -153,8 +189,14 @@ def _check(top: Reader) -> None:
         rate.whole(1, 64)
     top.at("preprocessing").table()
     top.at("temperature").optional(lambda r: r.number(0.0, 1e6, above=True))
-    top.at("conformal_quantile").optional(lambda r: r.number(0.0, 1.0))
+    fitted = top.value.get("calibration")
+    regularised = isinstance(fitted, dict) and fitted.get("score") == "raps"  # whose scores may pass 1
+    top.at("conformal_quantile").optional(lambda r: r.number(0.0, 1e6 if regularised else 1.0))
     top.at("abstain_threshold").optional(lambda r: r.number(0.0, 1.0))
+    if top.value.get("calibration") is not None:
+        _check_calibration(top.at("calibration"), len(top.value["labels"]))
+    if top.value.get("dropout") is not None:
+        _check_dropout(top.at("dropout"))
     _check_provenance(top.at("provenance"))
     top.at("metrics").table()
     for entry in top.at("files").items():
@@ -182,6 +224,24 @@ def _check_input(reader: Reader) -> None:
             raise fields.refuse(f"input.{name}", "expected 1 or 3 numbers, got 2", "manifest-value")
         for value in values:
             value.number(*((-1e6, 1e6) if name == "mean" else (0.0, 1e6)), above=name == "std")
+
+
+def _check_calibration(reader: Reader, classes: int) -> None:
+    reader.keys([f.name for f in dataclasses.fields(Calibration)])
+    for name, low, high in (("scale", 0.0, 1e6), ("shift", -1e6, 1e6), ("class_quantiles", 0.0, 1e6)):
+        values = reader.at(name)
+        if values.value is not None:
+            for value in values.sequence(classes, classes):
+                value.number(low, high, above=name == "scale")
+    reader.at("score").one_of(SCORES)
+    reader.at("penalty").number(0.0, 1.0)
+    reader.at("free_rank").whole(0, 100_000)
+
+
+def _check_dropout(reader: Reader) -> None:
+    reader.keys([f.name for f in dataclasses.fields(Dropout)])
+    reader.at("rate").number(0.0, 0.95)
+    reader.at("depth").whole(1, DEPTHS)
 
 
 def _check_provenance(reader: Reader) -> None:
@@ -217,6 +277,13 @@ def _build(value: dict[str, Any]) -> Manifest:
     values["labels"] = tuple(values["labels"])
     values["input"] = Input(**shape)
     values["output"] = Output(**values["output"])
+    if values.get("calibration") is not None:
+        fitted = dict(values["calibration"])
+        for name in ("scale", "shift", "class_quantiles"):
+            fitted[name] = None if fitted[name] is None else tuple(fitted[name])
+        values["calibration"] = Calibration(**fitted)
+    if values.get("dropout") is not None:
+        values["dropout"] = Dropout(**values["dropout"])
     values["provenance"] = Provenance(**values["provenance"])
     values["files"] = {name: FileEntry(**entry) for name, entry in values["files"].items()}
     return Manifest(**values)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import steps
+from .. import judging, steps
 from . import options as shared
 
 
@@ -109,6 +109,28 @@ def figure(value: dict[str, Any]) -> str:
     help="Share of the given answers that may be wrong; the model abstains below the confidence that keeps it.",
 )
 @click.option(
+    "--doubt",
+    type=click.FloatRange(0, 0.5),
+    default=0.1,
+    show_default=True,
+    help="Chance that the risk is not kept on new images; 0 takes the risk as counted, without a bound.",
+)
+@click.option(
+    "--scaling",
+    type=click.Choice(["auto", "temperature", "prior", "vector"]),
+    default="auto",
+    show_default=True,
+    help="temperature: keeps every decision. prior: also the class frequencies. vector: a scale and shift a class.",
+)
+@click.option(
+    "--score",
+    type=click.Choice(["lac", "aps", "raps"]),
+    default="lac",
+    show_default=True,
+    help="Prediction sets: smallest on average (lac), or adapting to hard images (aps, raps).",
+)
+@click.option("--by-class", is_flag=True, help="Prediction sets that keep the promise for each class.")
+@click.option(
     "--part",
     default="auto",
     show_default=True,
@@ -118,22 +140,38 @@ def figure(value: dict[str, Any]) -> str:
 @shared.seed_option
 @shared.json_option
 def calibrate(bundle: Path, json_file: str | None, **choices: Any) -> None:
-    """Fit temperature, conformal quantile and abstain threshold on half of the images, check on the other half.
+    """Fit probabilities, prediction sets and the abstain threshold; check each by cross-fitting over lesions.
 
     \b
     Example:  edge-derm calibrate d1.bundle --data images/ --miscoverage 0.1
     """
-    record = steps.calibrate(bundle, **choices)
-    threshold = record["abstain_threshold"]
-    shared.emit(
-        record,
-        json_file,
-        f"{bundle}: temperature {record['temperature']:.3f}, conformal quantile {record['conformal_quantile']:.4f}, "
-        + (
-            f"abstains below {threshold:.4f}"
-            if threshold is not None
-            else "never abstains: no threshold keeps the risk"
+    record = judging.calibrate(bundle, **choices)
+    shared.emit(record, json_file, fitted(bundle, record))
+
+
+def fitted(bundle: Path, record: dict[str, Any]) -> str:
+    """What was fitted and what it is worth, in a few lines."""
+    threshold, selective = record["abstain_threshold"], record["selective"]
+    lines = [
+        f"{bundle}: {record['scaling']} scaling, temperature {record['temperature']:.3f}, "
+        f"conformal quantile {record['conformal_quantile']:.4f} ({record['score']})",
+        f"  calibration error {record['ece_before']:.4f} before, {record['ece_after']:.4f} after "
+        f"({record['ece_noise']:.4f} is what a perfect model shows on {record['images']['check']} images)",
+        f"  prediction sets hold the truth for {figure(record['coverage'])}, {record['mean_set_size']:.2f} classes each",
+    ]
+    if threshold is None:
+        lines.append(
+            f"  never abstains: no threshold keeps the wrong answers within {record['risk']:g}; "
+            "allow more (--risk) or give more images"
         )
-        + f"\n  on {record['images']['check']} other images: calibration error {record['ece_before']:.4f} before, "
-        f"{record['ece_after']:.4f} after; coverage {figure(record['coverage'])}",
-    )
+    else:
+        lines.append(
+            f"  abstains below {threshold:.4f}: answers {figure(selective['answered'])}, of these wrong {figure(selective['risk'])}"
+        )
+    if record["decisions_changed"]:
+        lines.append(
+            f"  {record['decisions_changed']:.1%} of the decisions change: accuracy {record['accuracy_before']:.3f} to "
+            f"{record['accuracy_after']:.3f}, balanced accuracy {record['balanced_accuracy_before']:.3f} to "
+            f"{record['balanced_accuracy_after']:.3f} (--scaling temperature keeps the decisions)"
+        )
+    return "\n".join(lines)

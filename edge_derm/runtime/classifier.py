@@ -9,7 +9,7 @@ from typing import Sequence
 
 import numpy as np
 
-from edge_derm.bundle import Bundle, Manifest, describe_model, open_bundle
+from edge_derm.bundle import Bundle, Calibration, Manifest, describe_model, open_bundle
 from edge_derm.bundle.structure import check_interface, check_model
 from edge_derm.errors import DataError
 from edge_derm.runtime import decision
@@ -125,12 +125,12 @@ class Classifier:
             images: uint8 [N, S, S, 3] RGB as ``edge_derm.data.preprocess`` returns them, or one [S, S, 3].
 
         Returns:
-            float32 [N, C], rows summing to 1 (N = 1 for one image), after the manifest's temperature.
+            float32 [N, C], rows summing to 1 (N = 1 for one image), after the manifest's calibration.
 
         Raises:
             DataError: ``images-dtype``, ``images-shape``.
         """
-        return self.temper(self.raw(images), self.manifest.temperature)
+        return self.calibrated(self.raw(images))
 
     def raw(self, images: np.ndarray) -> np.ndarray:
         """The model's own scores, dequantised, before temperature and normalisation: float32 [N, C]."""
@@ -151,10 +151,45 @@ class Classifier:
                     images = images[group:]
         return np.concatenate(rows)
 
-    def temper(self, raw: np.ndarray, temperature: float | None) -> np.ndarray:
-        """float32 [N, C]: probabilities from ``raw`` scores at a temperature (None: the model's own)."""
+    def calibrated(self, raw: np.ndarray) -> np.ndarray:
+        """float32 [N, C]: probabilities from ``raw`` scores by everything the manifest holds."""
+        fitted = self.manifest.calibration
+        return self.temper(
+            raw,
+            self.manifest.temperature,
+            scale=None if fitted is None else fitted.scale,
+            shift=None if fitted is None else fitted.shift,
+        )
+
+    def recalibrated(self, p: np.ndarray) -> np.ndarray:
+        """float32 [N, C]: another model's plain probabilities put through this bundle's calibration, same floor and all."""
+        fitted = self.manifest.calibration or Calibration()
+        if self.manifest.temperature in (None, 1.0) and fitted.scale is None and fitted.shift is None:
+            return p
         return decision.probabilities(
-            raw, activation=self.manifest.output.activation, temperature=temperature, floor=self._floor
+            p,
+            temperature=self.manifest.temperature,
+            scale=fitted.scale,
+            shift=fitted.shift,
+            floor=self._floor,
+        )
+
+    def temper(
+        self,
+        raw: np.ndarray,
+        temperature: float | None,
+        *,
+        scale: Sequence[float] | None = None,
+        shift: Sequence[float] | None = None,
+    ) -> np.ndarray:
+        """float32 [N, C]: probabilities from ``raw`` scores at a temperature, scale and shift (None: the model's own)."""
+        return decision.probabilities(
+            raw,
+            activation=self.manifest.output.activation,
+            temperature=temperature,
+            scale=scale,
+            shift=shift,
+            floor=self._floor,
         )
 
     def logits(self, raw: np.ndarray) -> np.ndarray:
@@ -182,11 +217,15 @@ class Classifier:
 
     def decide(self, p: np.ndarray) -> list[Prediction]:
         """Predictions from probabilities [N, C], by the manifest's quantile and abstain threshold."""
+        fitted = self.manifest.calibration or Calibration()
         return decision.decide(
             p,
             self.labels,
-            conformal_quantile=self.manifest.conformal_quantile,
+            conformal_quantile=fitted.class_quantiles or self.manifest.conformal_quantile,
             abstain_threshold=self.manifest.abstain_threshold,
+            score=fitted.score,
+            penalty=fitted.penalty,
+            free_rank=fitted.free_rank,
         )
 
     def _run(self, engine: Engine, images: np.ndarray) -> np.ndarray:

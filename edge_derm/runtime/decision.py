@@ -27,7 +27,13 @@ class Prediction:
 
 
 def probabilities(
-    raw: np.ndarray, *, activation: str = "softmax", temperature: float | None = None, floor: float = 1e-12
+    raw: np.ndarray,
+    *,
+    activation: str = "softmax",
+    temperature: float | None = None,
+    scale: Sequence[float] | None = None,
+    shift: Sequence[float] | None = None,
+    floor: float = 1e-12,
 ) -> np.ndarray:
     """Calibrated probabilities from raw model outputs.
 
@@ -36,15 +42,18 @@ def probabilities(
         temperature: divides the logits; None or 1 leaves them (Guo et al., 2017,
             https://arxiv.org/abs/1706.04599). Of a model that ends in a softmax the logits are the
             logarithms of its probabilities.
+        scale, shift: one value a class: logits / temperature · scale + shift (vector scaling, Guo et al., 2017;
+            ``shift`` alone moves the class frequencies, Saerens et al., 2002, doi 10.1162/089976602753284446).
         floor: the least probability whose logarithm is taken; half a step of a quantised output.
 
     Returns:
         float32 [N, C], rows summing to 1.
     """
-    if activation == "logits":
-        return _softmax(raw.astype(np.float64) / (temperature or 1.0))
-    if temperature is not None and temperature != 1.0:
-        return _softmax(np.log(np.maximum(raw.astype(np.float64), floor)) / temperature)
+    fitted = (temperature is not None and temperature != 1.0) or scale is not None or shift is not None
+    if activation == "logits" or fitted:
+        scores = raw.astype(np.float64)
+        logits = scores if activation == "logits" else np.log(np.maximum(scores, floor))
+        return _softmax(rescale(logits, temperature=temperature, scale=scale, shift=shift))
     # On one image every NumPy call counts (each costs about as much as a thousand multiply-adds of the model).
     totals = np.add.reduce(raw, axis=-1, keepdims=True)
     if not all(totals.ravel().tolist()):
@@ -53,25 +62,65 @@ def probabilities(
     return np.divide(raw, totals, dtype=np.float32, casting="same_kind")
 
 
+def rescale(
+    logits: np.ndarray,
+    *,
+    temperature: float | None = None,
+    scale: Sequence[float] | None = None,
+    shift: Sequence[float] | None = None,
+) -> np.ndarray:
+    """logits / temperature · scale + shift, float64; what is None changes nothing."""
+    z = logits / (temperature or 1.0)
+    z = z if scale is None else z * np.asarray(scale)
+    return z if shift is None else z + np.asarray(shift)
+
+
 def entropy(p: np.ndarray) -> np.ndarray:
     """Predictive entropy −Σ p ln p in nats, float64 [N], for probabilities [N, C]."""
     p = np.asarray(p, dtype=np.float64)
     return np.maximum(0.0, -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1))
 
 
-def prediction_set(p: np.ndarray, quantile: float) -> np.ndarray:
-    """Which classes belong to the conformal set: those with 1 − p ≤ quantile.
-
-    The least-ambiguous-set score of Sadinle, Lei and Wasserman (2019, https://arxiv.org/abs/1609.00451).
+def prediction_set(
+    p: np.ndarray,
+    quantile: float | Sequence[float],
+    *,
+    score: str = "lac",
+    penalty: float = 0.0,
+    free_rank: int = 1,
+) -> np.ndarray:
+    """Which classes belong to the conformal set: those whose score is at most the quantile.
 
     Args:
         p: probabilities [N, C].
-        quantile: of the scores 1 − p(true class) on a calibration split, in [0, 1].
+        quantile: of the scores of the true classes on a calibration split; one number, or one a class.
+        score, penalty, free_rank: as for ``set_scores``.
 
     Returns:
-        bool [N, C]; a row may be empty (nothing is plausible) or hold every class.
+        bool [N, C]; with ``lac`` a row may be empty (nothing is plausible); any row may hold every class.
     """
-    return 1.0 - np.asarray(p, dtype=np.float64) <= quantile
+    return set_scores(p, score=score, penalty=penalty, free_rank=free_rank) <= np.asarray(quantile)
+
+
+def set_scores(p: np.ndarray, *, score: str = "lac", penalty: float = 0.0, free_rank: int = 1) -> np.ndarray:
+    """How badly each class fits, float64 [N, C]; 0 fits best.
+
+    ``lac``: 1 − p (Sadinle, Lei and Wasserman, 2019, https://arxiv.org/abs/1609.00451). ``aps``: the probability of
+    the classes ranked above it plus half its own (Romano, Sesia and Candès, 2020, https://arxiv.org/abs/2006.02544;
+    the half stands for their random share, so that a set can be repeated: ours). ``raps``: that plus ``penalty`` for each
+    rank past ``free_rank`` (Angelopoulos et al., 2021, https://arxiv.org/abs/2009.14193). Ties go to the earlier class.
+    """
+    p = np.asarray(p, dtype=np.float64)
+    if score == "lac":
+        return 1.0 - p
+    order = np.argsort(-p, axis=-1, kind="stable")
+    ranked = np.take_along_axis(p, order, axis=-1)
+    values = ranked.cumsum(axis=-1) - ranked / 2
+    if score == "raps":
+        values = values + penalty * np.maximum(0, np.arange(1, p.shape[-1] + 1) - free_rank)
+    out = np.empty_like(p)
+    np.put_along_axis(out, order, values, axis=-1)
+    return out
 
 
 def abstains(p: np.ndarray, threshold: float) -> np.ndarray:
@@ -83,12 +132,17 @@ def decide(
     p: np.ndarray,
     labels: Sequence[str],
     *,
-    conformal_quantile: float | None = None,
+    conformal_quantile: float | Sequence[float] | None = None,
     abstain_threshold: float | None = None,
+    score: str = "lac",
+    penalty: float = 0.0,
+    free_rank: int = 1,
 ) -> list[Prediction]:
     """One ``Prediction`` per row of the probabilities [N, C]; ties go to the earlier label."""
     uncertainty = entropy(p)
-    sets = prediction_set(p, conformal_quantile) if conformal_quantile is not None else None
+    sets = None
+    if conformal_quantile is not None:
+        sets = prediction_set(p, conformal_quantile, score=score, penalty=penalty, free_rank=free_rank)
     abstained = abstains(p, abstain_threshold) if abstain_threshold is not None else None
     return [
         Prediction(
