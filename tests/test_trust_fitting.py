@@ -124,7 +124,11 @@ def test_calibrate_writes_what_predict_applies(tiny_bundle, tmp_path):
     record, manifest = json.loads(done.stdout), open_bundle(tiny_bundle).manifest
     for key in ("temperature", "conformal_quantile", "abstain_threshold"):
         assert record[key] == getattr(manifest, key) is not None
-    assert record["images"] == {"fit": 32, "check": 32} and record["coverage"]["n"] == 32 and record["folds"] == 5
+    assert (
+        record["images"] == {"fit": 32, "check": 32}
+        and record["coverage"]["n"] == 32
+        and record["folds"] == 5
+    )
     assert {"ece_before", "ece_after"} <= set(record)
     picture = str(tmp_path / "images" / "mel" / "0.png")
     done = subprocess.run(
