@@ -10,7 +10,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -27,12 +27,14 @@ from .bundle import (
     open_bundle,
     write_bundle,
 )
+from .bundle import onnx
 from .data import PREPROCESSING, read_image
 from .errors import BundleError, DataError, ModelError
-from .runtime import Classifier, golden
+from .runtime import Classifier, golden, load_engine
 from .selection import Selection, select
 
 GOLDEN_IMAGES = 8
+ONNX_TOLERANCE = 1e-4
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -124,7 +126,9 @@ def export(
     images = calibration_images(
         source, run, data, size_px, needed=exporting.needs_calibration(recipe), seed=seed
     )
-    product = exporting.export(model, recipe=recipe, io=io, calibration=images)
+    product = exporting.export(
+        model, recipe="float32" if recipe == "onnx" else recipe, io=io, calibration=images
+    )
     manifest = Manifest(
         labels=names,
         input=Input(size_px, product.input_dtype),
@@ -139,10 +143,12 @@ def export(
         metrics={"validation": run["validation"]} if run else {},
     )
     pixels = sample_pixels(size_px) if images is None else images[:GOLDEN_IMAGES]
-    bundle = store(out, manifest, product.model, pixels)
+    parts = onnx_part(product.model, names, pixels) if recipe == "onnx" else {}
+    bundle = store(out, manifest, product.model, pixels, parts=parts)
     return {
         **inspect(bundle.path),
         "record": "export",
+        "onnx_bytes": next((len(data) for _, data in parts.values()), None),
         "recipe": recipe,
         "dilated_depthwise": product.dilated_depthwise,
         "fused": product.fused,
@@ -319,11 +325,41 @@ def check_same_labels(parent: Sequence[str], deployed: Sequence[str], where: Pat
         )
 
 
-def store(out: Path, manifest: Manifest, model: bytes, pixels: np.ndarray) -> Bundle:
+def onnx_part(tflite: bytes, labels: Sequence[str], pixels: np.ndarray) -> dict[str, tuple[str, bytes]]:
+    """The ONNX file of a float32 .tflite as a part of its bundle, after both gave the same scores on ``pixels``.
+
+    Raises:
+        ModelError: ``product-onnx``: they differ by more than 1e-4 in a probability.
+    """
+    from .modeling import onnx as converting
+
+    data = converting.from_tflite(tflite)
+    ours = Classifier.of(tflite, labels)
+    theirs = Classifier(load_engine(data, backend="onnxruntime"), ours.manifest)
+    apart = float(np.abs(ours.predict(pixels) - theirs.predict(pixels)).max())
+    if not apart <= ONNX_TOLERANCE:
+        raise ModelError(
+            f"expected the ONNX file to score like the .tflite, within {ONNX_TOLERANCE}, got {apart:.2g}: "
+            "do not use it; report the model's layers",
+            code="product-onnx",
+        )
+    return {onnx.NAME: (onnx.ROLE, data)}
+
+
+def store(
+    out: Path,
+    manifest: Manifest,
+    model: bytes,
+    pixels: np.ndarray,
+    *,
+    parts: Mapping[str, tuple[str, bytes]] | None = None,
+) -> Bundle:
     """Embed labels and normalisation, make golden vectors, write the bundle."""
     model = embed_metadata(model, labels=manifest.labels, mean=manifest.input.mean, std=manifest.input.std)
     vectors = golden.make(model, pixels, labels=manifest.labels)
-    return write_bundle(out, manifest, model=model, parts={golden.NAME: (golden.ROLE, vectors)})
+    return write_bundle(
+        out, manifest, model=model, parts={golden.NAME: (golden.ROLE, vectors), **(parts or {})}
+    )
 
 
 def calibration_images(

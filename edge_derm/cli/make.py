@@ -70,7 +70,7 @@ def train(data: str, out: Path, seed: int, json_file: str | None, **choices: Any
 @click.argument("model", type=click.Path(path_type=Path), metavar="RUN|MODEL.keras")
 @click.option(
     "--recipe",
-    type=click.Choice(["float32", "float16", "dynamic", "int8", "int16x8"]),
+    type=click.Choice(["float32", "float16", "dynamic", "int8", "int16x8", "onnx"]),
     default="int8",
     show_default=True,
 )

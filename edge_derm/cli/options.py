@@ -27,7 +27,13 @@ data_option = click.option(
     help="A folder per class, images/ + metadata.csv (HAM10000/ISIC layout), or synthetic[:N].",
 )
 threads_option = click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
-backend_option = click.option("--backend", default="litert", show_default=True, help="Inference engine.")
+backend_option = click.option(
+    "--backend",
+    default="litert",
+    show_default=True,
+    help="litert, tflite-runtime; of a bundle exported with --recipe onnx also onnxruntime, onnxruntime-cuda, "
+    "onnxruntime-tensorrt, opencv.",
+)
 
 
 def out_option(what: str) -> Callable:

@@ -109,7 +109,7 @@ def convert(
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], model)
     _configure(converter, recipe, io, calibration)
     try:
-        with _silence():
+        with silence():
             return bytes(converter.convert())
     except Exception as error:  # the converter raises many kinds, MLIR diagnostics included
         reason = " ".join(str(error).split())[:300]
@@ -144,7 +144,7 @@ def _representative(calibration: np.ndarray) -> Iterator[list[np.ndarray]]:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """The converter talks on stdout, stderr, logging and warnings; none of it is for a user."""
     logger = tf.get_logger()
     level = logger.level

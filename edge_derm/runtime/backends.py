@@ -15,7 +15,8 @@ import numpy as np
 from edge_derm.errors import BackendError
 
 KERNELS = ("default", "reference")
-BACKENDS = ("litert", "tflite-runtime")
+ONNX_BACKENDS = ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "opencv")
+BACKENDS = ("litert", "tflite-runtime", *ONNX_BACKENDS)
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,18 @@ def load_engine(
     """Load checked model bytes into an engine.
 
     Args:
-        model: a .tflite that passed ``edge_derm.bundle.check_model``: native code trusts it.
-        backend: ``litert`` or ``tflite-runtime``.
-        kernels: ``default`` or ``reference``.
+        model: a .tflite that passed ``edge_derm.bundle.check_model``: native code trusts it; for the backends in
+            ``ONNX_BACKENDS`` the bytes of an ONNX file, which are checked here.
+        backend: one of ``BACKENDS``.
+        kernels: ``default`` or ``reference``; the latter only for .tflite files.
         threads: CPU threads inside one run, at least 1.
         batch: images in one run; above 1 the input is resized.
 
     Raises:
         BackendError: ``backend-unknown``, ``kernels-unknown``, ``threads-invalid``, ``batch-invalid``,
-            ``backend-missing`` (with the line that installs it), ``backend-refused``.
+            ``backend-missing`` (with the line that installs it), ``backend-refused``, ``provider-missing``,
+            ``provider-fell-back``.
+        BundleError: ``onnx-…``: not an ONNX file to hand to native code.
     """
     if backend not in BACKENDS:
         raise BackendError(
@@ -80,6 +84,26 @@ def load_engine(
             raise BackendError(
                 f"{name}: expected a whole number from 1 to 1024, got {value!r}", code=f"{name}-invalid"
             )
+    if backend in ONNX_BACKENDS:
+        return _load_onnx(model, backend, kernels=kernels, threads=threads, batch=batch)
     from edge_derm.runtime.interpreter import InterpreterEngine  # which imports this module's TensorSpec
 
     return InterpreterEngine(model, package=backend, kernels=kernels, threads=threads, batch=batch)
+
+
+def _load_onnx(model: bytes, backend: str, *, kernels: str, threads: int, batch: int) -> Engine:
+    if kernels != "default":
+        raise BackendError(
+            f"backend {backend}: expected the default kernels, got {kernels!r}: reference kernels are LiteRT's",
+            code="kernels-unknown",
+        )
+    if batch != 1:
+        raise BackendError(
+            f"backend {backend}: expected batch 1, the one the file was exported with, got {batch}",
+            code="batch-invalid",
+        )
+    from edge_derm.runtime.onnx import OnnxRuntimeEngine, OpenCvEngine
+
+    if backend == "opencv":
+        return OpenCvEngine(model, threads=threads)
+    return OnnxRuntimeEngine(model, backend=backend, threads=threads)

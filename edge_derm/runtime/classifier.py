@@ -10,10 +10,11 @@ from typing import Sequence
 import numpy as np
 
 from edge_derm.bundle import Bundle, Calibration, Manifest, describe_model, open_bundle
+from edge_derm.bundle.onnx import ROLE as ONNX_ROLE
 from edge_derm.bundle.structure import check_interface, check_model
-from edge_derm.errors import DataError
+from edge_derm.errors import BackendError, DataError
 from edge_derm.runtime import decision
-from edge_derm.runtime.backends import Engine, load_engine
+from edge_derm.runtime.backends import ONNX_BACKENDS, Engine, load_engine
 from edge_derm.runtime.decision import Prediction
 from edge_derm.runtime.encoding import encoder
 
@@ -54,7 +55,7 @@ class Classifier:
         """Open a bundle (a path is verified first) on one engine.
 
         Args:
-            backend: ``litert`` or ``tflite-runtime``.
+            backend: one of ``BACKENDS``; those that take ONNX need a bundle exported with ``--recipe onnx``.
             kernels: ``default`` (XNNPACK) or ``reference`` (bit-exact with TFLite Micro).
             threads: CPU threads inside one run.
             batch: above 1, full groups of this many images go through a second copy of the model at once:
@@ -65,7 +66,8 @@ class Classifier:
             BackendError: the engine is missing or refuses the model.
         """
         opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-        return cls._load(opened.model, opened.manifest, backend, kernels, threads, batch)
+        model = _onnx_part(opened, backend) if backend in ONNX_BACKENDS else opened.model
+        return cls._load(model, opened.manifest, backend, kernels, threads, batch)
 
     @classmethod
     def of(
@@ -89,6 +91,11 @@ class Classifier:
             BundleError: not a well-formed .tflite, or not an image classifier.
             BackendError: the engine is missing or refuses the model.
         """
+        if backend in ONNX_BACKENDS:
+            raise BackendError(
+                f"backend {backend}: expected a bundle exported with --recipe onnx, got a bare .tflite",
+                code="onnx-missing",
+            )
         manifest = describe_model(model, labels=labels)
         check_interface(check_model(model), manifest)
         return cls._load(model, manifest, backend, kernels, threads, batch)
@@ -254,6 +261,17 @@ class Classifier:
                 code="images-shape",
             )
         return images
+
+
+def _onnx_part(bundle: Bundle, backend: str) -> bytes:
+    """The bundle's ONNX file."""
+    name = bundle.named(ONNX_ROLE)
+    if name is None:
+        raise BackendError(
+            f"{bundle.path}: backend {backend} runs a bundle's ONNX part, this one has none: export it with --recipe onnx",
+            code="onnx-missing",
+        )
+    return bundle.part(name)
 
 
 def _values(engine: Engine) -> np.ndarray | None:
