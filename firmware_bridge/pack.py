@@ -31,7 +31,9 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
     "SOFTMAX": ("ed_softmax.c",),
     "RESHAPE": (),
 }
-"""The files of firmware/kernels that an operator needs, beside ed_kernels.h and ed_inside.h."""
+"""The files of firmware/kernels that an operator needs, beside HEADERS."""
+
+HEADERS = ("ed_kernels.h", "ed_inside.h", "ed_dsp.h")
 
 ADD_LEFT_SHIFT = 20
 _SAFE = 2**30  # sums below it, doubled, still fit 32 bits

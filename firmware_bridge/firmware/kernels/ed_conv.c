@@ -50,7 +50,7 @@ void ed_conv(const struct ed_conv *p, const struct ed_rows *in, int8_t *out, int
                 continue;
             }
             gather(&p->window, in, y, x, patch);
-            ed_product_pixel(&p->product, patch, out);
+            ed_product(&p->product, patch, 0, out, 1);
         }
     }
 }

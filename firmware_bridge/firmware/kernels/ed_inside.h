@@ -11,6 +11,11 @@
 #define ED_PATCH_BYTES 2304
 #endif
 
+#if !defined(ED_PORTABLE) && defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
+#define ED_DSP 1
+#include "ed_dsp.h"
+#endif
+
 /* Right shifts of negative numbers are arithmetic, as on every compiler there is. */
 
 /* The high word of 2 * a * b, halves upwards (gemmlowp's SaturatingRoundingDoublingHighMul; b is never -2^31). */
@@ -53,7 +58,7 @@ static inline int32_t ed_mac(int32_t sum, int32_t a, int32_t b) {
     return (int32_t)((uint32_t)sum + (uint32_t)(a * b));
 }
 
-/* Outputs of one pixel whose `depth` inputs lie side by side; ed_product.c. */
-void ed_product_pixel(const struct ed_product *p, const int8_t *in, int8_t *out);
+/* Outputs of `pixels` pixels, pixel n's inputs side by side at in + n * stride; ed_product.c. */
+void ed_product(const struct ed_product *p, const int8_t *in, int32_t stride, int8_t *out, int32_t pixels);
 
 #endif
