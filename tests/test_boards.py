@@ -79,9 +79,9 @@ def test_the_counter_survives_one_wrap_of_the_timer(source):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, turns", [("mps2-an386", 800_000_000), ("mps3-an547", 800_000_000)])
+@pytest.mark.parametrize("name, turns", [("mps3-an547", 560_000_000)])
 def test_counter_and_clock_survive_wraps_that_nobody_asked_about(name, turns, source):
-    """1.6 thousand million instructions of a nanosecond each: two to four wraps of the 24-bit timer."""
+    """1.12 thousand million instructions of a nanosecond each: two wraps of the 24-bit timer."""
     text = COUNTED.replace(
         "ed_port_count_start();", "ed_port_count_start(); const uint32_t t = ed_port_microseconds();"
     )
