@@ -16,7 +16,9 @@ import click
 from ..graph import BridgeError
 
 # command -> (module in this package, one line for the list); the module has a click command of the same name
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "infer": ("infer", "One inference on a device over the framed link."),
+}
 
 
 class Commands(click.Group):
