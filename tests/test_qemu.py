@@ -16,6 +16,7 @@ import pytest
 
 from edge_derm.errors import TargetError
 from edge_derm.measure import arm64, cache, onboard, process, qemu, record, targets, wheels
+from processes import alive, wait_for
 
 CLI = [sys.executable, "-c", "from edge_derm.cli import main; main()"]
 
@@ -30,30 +31,6 @@ def tree():
             pytest.skip(str(error))
         raise
     return arm64.folder()
-
-
-def alive(pattern):
-    """Command lines of running processes that hold ``pattern``."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-            except OSError:
-                continue
-            if pattern in line:
-                found.append((int(entry.name), line))
-    return found
-
-
-def wait_for(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("waited in vain")
 
 
 def test_an_inference_costs_what_lies_between_its_marks_less_an_empty_pair():
@@ -244,7 +221,7 @@ def test_a_killed_emulator_is_named_and_nothing_is_left(tree, tiny_bundle, tmp_p
     ) as running:
         ours = f"out={tmp_path}"
         emulator = wait_for(
-            lambda: [pid for pid, line in alive(ours) if line.startswith(("/usr/bin/qemu", "qemu"))]
+            lambda: [pid for pid, line in alive(ours).items() if line.startswith(("/usr/bin/qemu", "qemu"))]
         )[0]
         time.sleep(1)
         os.kill(emulator if victim == "emulator" else running.pid, number)

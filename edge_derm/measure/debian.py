@@ -1,4 +1,4 @@
-"""Debian's arm64 packages, downloaded and unpacked into a folder by an ordinary user on any Debian or Ubuntu.
+"""Debian's packages for another architecture, downloaded and unpacked into a folder by an ordinary user on any Debian or Ubuntu.
 
 apt works in a folder of its own with an empty package status, so it resolves every dependency and touches nothing of this
 machine; signatures are checked with Debian's archive keyring as always. Nothing of the packages is executed.
@@ -13,11 +13,12 @@ from typing import Sequence
 from edge_derm.errors import TargetError
 from edge_derm.measure import process
 
-SUITE = "bookworm"
+SUITE = "bookworm"  # its point releases; nothing of it is ever reachable from outside this machine
+MIRROR, MIRROR_VARIABLE = "http://deb.debian.org/debian", "EDGE_DERM_DEBIAN"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _CONFIGURATION = """\
-APT::Architecture "arm64";
-APT::Architectures {{ "arm64"; }};
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
 APT::Sandbox::User "root";
 APT::Install-Recommends "false";
 APT::Get::Assume-Yes "true";
@@ -35,10 +36,10 @@ Dir::Etc::preferencesparts "/dev/null";
 """
 
 
-def download(packages: Sequence[str], work: Path) -> list[Path]:
+def download(packages: Sequence[str], work: Path, *, architecture: str = "arm64") -> list[Path]:
     """The .deb files of ``packages`` and everything they depend on, left in the folder ``work``.
 
-    Environment: ``EDGE_DERM_DEBIAN`` names another mirror than http://deb.debian.org; without the security archive then.
+    Environment: ``EDGE_DERM_DEBIAN`` names another mirror than http://deb.debian.org/debian.
 
     Raises:
         TargetError: ``debian-tools``, ``debian-network``, and those of ``process.run``.
@@ -52,8 +53,11 @@ def download(packages: Sequence[str], work: Path) -> list[Path]:
     for name in ("state", "lists/partial", "cache/archives/partial"):
         (work / name).mkdir(parents=True, exist_ok=True)
     (work / "status").touch()
-    (work / "sources.list").write_text(_sources(), encoding="ascii")
-    (work / "apt.conf").write_text(_CONFIGURATION.format(work=work), encoding="utf-8")
+    mirror = os.environ.get(MIRROR_VARIABLE, "").rstrip("/") or MIRROR
+    (work / "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror} {SUITE} main\n", encoding="utf-8")
+    (work / "apt.conf").write_text(
+        _CONFIGURATION.format(work=work, architecture=architecture), encoding="utf-8"
+    )
     _apt(work, "update", "--error-on=any")
     _apt(work, "install", "--download-only", *packages)
     return sorted((work / "cache/archives").glob("*.deb"))
@@ -78,17 +82,6 @@ def unpack(archives: Sequence[Path], tree: Path) -> None:
         process.run(command, what=archive.name, timeout_s=300, stdin=files)
 
 
-def _sources() -> str:
-    mirror = os.environ.get("EDGE_DERM_DEBIAN", "").rstrip("/")
-    rows = [(mirror or "http://deb.debian.org/debian", SUITE)]
-    if not mirror:
-        rows += [
-            ("http://deb.debian.org/debian", f"{SUITE}-updates"),
-            ("http://deb.debian.org/debian-security", f"{SUITE}-security"),
-        ]
-    return "".join(f"deb [signed-by={KEYRING}] {url} {suite} main\n" for url, suite in rows)
-
-
 def _apt(work: Path, *words: str) -> None:
     environment = {
         **os.environ,
@@ -104,6 +97,6 @@ def _apt(work: Path, *words: str) -> None:
         if error.code != "process-failed":
             raise
         raise TargetError(
-            f"Debian's arm64 packages: {error}: the network is needed once (EDGE_DERM_DEBIAN=URL names another mirror)",
+            f"Debian's packages: {error}: the network is needed once (EDGE_DERM_DEBIAN=URL names another mirror)",
             code="debian-network",
         ) from None

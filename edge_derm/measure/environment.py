@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def environment(*, command: str | None = None) -> dict[str, Any]:
         "clock_mhz": _clock(),
         "temperature_c": temperature(),
         "throttled": throttled(),
+        "tegrastats": tegrastats(),
         "load_average": _load(),
         "memory_bytes": _memory(),
         "board": (_read("/proc/device-tree/model") or "").strip("\0") or None,
@@ -74,6 +76,21 @@ def throttled() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.strip().partition("=")[2] or None
+
+
+def tegrastats() -> str | None:
+    """One line of a Jetson's own ``tegrastats`` (memory, load, clocks, temperatures, power), where it is there."""
+    if shutil.which("tegrastats") is None:
+        return None
+    with subprocess.Popen(
+        ["tegrastats", "--interval", "100"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as asked:  # it never ends by itself
+        stop = threading.Timer(5, asked.kill)
+        stop.start()
+        line = asked.stdout.readline().strip() if asked.stdout else ""
+        stop.cancel()
+        asked.kill()
+    return line or None
 
 
 def _clock() -> float | None:

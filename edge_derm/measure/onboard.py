@@ -1,8 +1,9 @@
-"""What runs on the other side, inside an emulated core: answers a job with outputs, and marks each inference for the counter.
+"""What runs on the other side, inside an emulated core or on a board: does one job and answers on standard output.
 
     python -m edge_derm.measure.onboard JOB.json
 
-The job is ``{models: [path], images: {path: npy file}, inferences: N, backend, threads}``; the answer goes to standard output.
+A job for the instruction counter is ``{models: [path], images: {path: npy file}, inferences: N, backend, threads}``; one for a
+measurement is ``{models: [path] or [path, other], bench: {options of local.bench}}``.
 """
 
 from __future__ import annotations
@@ -11,22 +12,19 @@ import json
 import os
 import platform
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 
-from edge_derm.runtime import Classifier
+from edge_derm.errors import EdgeDermError
+from edge_derm.measure.models import open_classifier
 from edge_derm.runtime.backends import KERNELS
 from edge_derm.runtime.interpreter import backend_version
 
 MARK = 0x5EEDC0DE  # count.c looks for a seek to this offset
 WARMUP = 5
-
-
-def open_classifier(path: Path, **choices: Any) -> Classifier:
-    """A bundle folder or a bare .tflite as a classifier. Raises those of ``Classifier.open`` and ``Classifier.of``."""
-    return Classifier.open(path, **choices) if path.is_dir() else Classifier.of(path.read_bytes(), **choices)
 
 
 def outputs(path: Path, images: np.ndarray, **choices: Any) -> dict[str, list[list[float]]]:
@@ -55,8 +53,8 @@ def mark_inferences(call: Callable[[], Any], inferences: int) -> None:
         os.close(handle)
 
 
-def answer(job: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one job: what ran it, and the outputs of every model."""
+def count(job: dict[str, Any]) -> dict[str, Any]:
+    """For the instruction counter: marked inferences and the outputs of every model, and what ran them."""
     choices = {"backend": job["backend"], "threads": job["threads"]}
     results = []
     for name in job["models"]:
@@ -72,5 +70,32 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def bench(job: dict[str, Any]) -> dict[str, Any]:
+    """The record of ``local.bench`` here; models that came as zip files are unpacked first."""
+    from edge_derm.measure import local
+
+    paths = [unpacked(Path(name)) for name in job["models"]]
+    return local.bench(paths[0], compare=paths[1] if len(paths) > 1 else None, **job["bench"])
+
+
+def unpacked(path: Path) -> Path:
+    """The folder of a zipped bundle; any other file as it is."""
+    if path.suffix != ".zip":
+        return path
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(path.with_suffix(".bundle"))
+    return path.with_suffix(".bundle")
+
+
+def main(order: Path) -> None:
+    """Answer the job in the file ``order`` on standard output; an error of this package as one line on standard error."""
+    job = json.loads(order.read_text("utf-8"))
+    try:
+        answer = bench(job) if "bench" in job else count(job)
+    except EdgeDermError as error:
+        sys.exit(f"edge-derm-error: {type(error).__name__} {error.code} {error}")
+    print(json.dumps(answer, default=lambda value: value.tolist()))  # NumPy's own numbers
+
+
 if __name__ == "__main__":
-    print(json.dumps(answer(json.loads(Path(sys.argv[1]).read_text("utf-8")))))
+    main(Path(sys.argv[1]))

@@ -17,6 +17,7 @@ from edge_derm.bundle import check_model, open_bundle
 from edge_derm.errors import TargetError
 from edge_derm.measure import arm64, onboard, record
 from edge_derm.measure.environment import environment
+from edge_derm.measure.models import open_classifier, read_model
 from edge_derm.measure.targets import Target
 from edge_derm.runtime import golden
 from edge_derm.runtime.interpreter import backend_version
@@ -103,17 +104,6 @@ def bench(
     )
 
 
-def read_model(path: Path) -> bytes:
-    """The .tflite bytes of a bundle (verified) or a file. Raises TargetError ``bench-missing``, BundleError."""
-    if path.is_dir():
-        return open_bundle(path).model
-    if not path.is_file():
-        raise TargetError(
-            f"{path}: expected a bundle folder or a .tflite file, found nothing", code="bench-missing"
-        )
-    return path.read_bytes()
-
-
 def test_images(path: Path) -> np.ndarray:
     """uint8 [N, S, S, 3]: the bundle's golden inputs, else seeded noise from flat to full contrast."""
     if path.is_dir():
@@ -121,7 +111,7 @@ def test_images(path: Path) -> np.ndarray:
         name = bundle.named(golden.ROLE)
         if name is not None:
             return golden.read(bundle.part(name))["inputs"][:IMAGES]
-    side = onboard.open_classifier(path).size_px
+    side = open_classifier(path).size_px
     noise = np.random.default_rng(0).integers(0, 256, (IMAGES, side, side, 3))
     contrast = np.linspace(1, 0, IMAGES)[:, None, None, None]
     return (128 + (noise - 128) * contrast).astype(np.uint8)

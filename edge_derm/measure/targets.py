@@ -15,7 +15,7 @@ from typing import Any, Callable
 from edge_derm.errors import TargetError
 from edge_derm.measure import record
 
-KINDS = {"local": "edge_derm.measure.local", "qemu": "edge_derm.measure.qemu"}
+KINDS = {"local": "edge_derm.measure.local", "qemu": "edge_derm.measure.qemu", "ssh": "edge_derm.measure.ssh"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,352 @@
+"""Boards over SSH, against a real sshd: the record of a board, a message for each way it can go wrong, and nothing left there."""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import board_server
+from edge_derm.errors import BackendError, TargetError
+from edge_derm.measure import payload, record, remote, ssh, targets, visit
+from edge_derm.measure.environment import environment
+from processes import alive, wait_for
+
+CLI = [sys.executable, "-c", "from edge_derm.cli import main; main()"]
+SLEEP = ["-c", "import time; time.sleep(60)"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with board_server.serving(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture
+def board(server, monkeypatch):
+    """The server, this user's client pointed at it, and this Python as the board's."""
+    monkeypatch.setenv("EDGE_DERM_SSH", server.client())
+    monkeypatch.setenv(visit.PYTHON_VARIABLE, sys.executable)
+    yield server
+    wait_for(lambda: not list(server.temporary.iterdir()), 10)  # whatever the test did, nothing stays
+
+
+def address(board):
+    return ssh.parse(board.name)
+
+
+def refused(call):
+    with pytest.raises(TargetError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return caught.value.code, str(caught.value)
+
+
+def python(folder, monkeypatch, line):
+    """Make ``line`` the board's Python."""
+    script = folder / "python"
+    script.write_text(f"#!/bin/sh\n{line}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv(visit.PYTHON_VARIABLE, str(script))
+
+
+@pytest.mark.slow
+def test_the_board_s_record_is_the_local_one_and_fits_the_schema(board, tiny_bundle, tmp_path):
+    (tmp_path / "bare.tflite").write_bytes((tiny_bundle / "model.tflite").read_bytes())
+    made = targets.bench(tiny_bundle, target=board.name, compare=tmp_path / "bare.tflite", runs=50)
+    jsonschema.Draft202012Validator(record.schema()).validate(made)
+    assert made["target"] == board.name and made["model"] == str(tiny_bundle)
+    assert made["other"]["model"] == str(tmp_path / "bare.tflite") and made["ratio_of"] == "latency_ms"
+    assert len(made["latency_ms"]["samples"]) >= 50 and made["memory"]["peak_rss_bytes"] > 0
+    assert made["environment"].keys() >= {"governor", "clock_mhz", "temperature_c", "throttled", "tegrastats"}
+
+
+def test_the_program_sent_needs_nothing_installed_but_numpy_and_the_engine(board):
+    """-I -S: no installed package at all can stand in for the one that was sent."""
+    script = "import sys, edge_derm, firmware_bridge; print(edge_derm.__file__, 'tensorflow' in sys.modules)"
+    said = visit.visit(address(board), [(payload.RUNNER, payload.runner())], ["-c", script], modules=[])
+    assert said.split() == [str(Path(said.split()[0])), "False"] and f"{payload.RUNNER}/edge_derm" in said
+    assert str(board.temporary) in said
+
+
+def test_the_program_sent_is_small_and_the_same_every_time():
+    assert payload.runner() == payload.runner() and len(payload.runner()) < 500_000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ssh://",
+        "ssh://-oProxyCommand=x",
+        "ssh://a@-b",
+        "ssh://a b",
+        "ssh://h:0",
+        "ssh://h:70000",
+        "ssh://h/x",
+        "ssh://a;b@c",
+        "ssh://h\n",
+    ],
+)
+def test_an_address_that_is_none_is_refused_before_any_client_sees_it(name):
+    assert refused(lambda: ssh.parse(name))[0] == "ssh-address"
+
+
+def test_an_address_reads_back_as_it_was_written():
+    for name in (
+        "ssh://pi@raspberrypi",
+        "ssh://raspberrypi.local:2222",
+        "ssh://u@[fe80::1]:22",
+        "ssh://10.0.0.7",
+    ):
+        assert str(ssh.parse(name)) == name
+    words = ssh.parse("ssh://pi@h:2222").command()
+    assert words[-2:] == ["--", "h"] and "BatchMode=yes" in words and "2222" in words
+
+
+def test_the_shape_of_an_address_is_listed_and_is_no_board(tmp_path):
+    row = next(target for target in targets.list_targets() if target.kind == "ssh")
+    assert row.name == ssh.TEMPLATE and row.row()["ready"]
+    assert refused(lambda: row.bench(tmp_path))[0] == "ssh-address"
+
+
+def test_a_board_that_does_not_answer_is_told_from_one_that_is_not_known(board, tiny_bundle):
+    for name in ("ssh://127.0.0.1:1", "ssh://no-such-board.invalid"):
+        code, message = refused(lambda: ssh.bench(ssh.parse(name), tiny_bundle))
+        assert code == "ssh-unreachable" and name in message
+
+
+@pytest.mark.parametrize(
+    "client, code, advice",
+    [
+        ({"key": "stranger"}, "ssh-key", "ssh-copy-id -p"),
+        ({"known": "unknown"}, "ssh-host-key-unknown", "compare the fingerprint"),
+        ({"known": "changed"}, "ssh-host-key-changed", "ssh-keygen -R '[127.0.0.1]:"),
+    ],
+)
+def test_a_wrong_key_on_either_side_is_named(board, monkeypatch, tiny_bundle, client, code, advice):
+    monkeypatch.setenv("EDGE_DERM_SSH", board.client(**client))
+    got, message = refused(lambda: ssh.bench(address(board), tiny_bundle))
+    assert got == code and advice in message
+
+
+def test_a_file_size_limit_on_the_board_is_no_space(board, monkeypatch, tmp_path, tiny_bundle):
+    python(tmp_path, monkeypatch, f'ulimit -f 8; exec {sys.executable} "$@"')
+    code, message = refused(lambda: ssh.bench(address(board), tiny_bundle))
+    assert code == "board-space" and "free bytes" in message and "make room" in message
+
+
+@pytest.mark.slow
+def test_a_small_file_system_on_the_board_is_no_space(board, monkeypatch, tmp_path, tiny_bundle):
+    mount = f"mount -t tmpfs -o size=64k none {board.temporary}"
+    own = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*own, mount], capture_output=True).returncode:
+        pytest.xfail("this machine allows no mounts in a namespace of its own")
+    python(tmp_path, monkeypatch, f"exec {' '.join(own)} '{mount} && exec {sys.executable} \"$@\"' sh \"$@\"")
+    assert refused(lambda: ssh.bench(address(board), tiny_bundle))[0] == "board-space"
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    board, monkeypatch, tmp_path, tiny_bundle
+):
+    python(tmp_path, monkeypatch, f'exec {sys.executable} -S "$@"')
+    code, message = refused(lambda: ssh.bench(address(board), tiny_bundle))
+    assert code == "board-package" and "-m pip install numpy flatbuffers ai-edge-litert" in message
+
+
+def test_a_board_without_python_says_so(board, monkeypatch, tiny_bundle):
+    monkeypatch.setenv(visit.PYTHON_VARIABLE, "no-such-python")
+    assert refused(lambda: ssh.bench(address(board), tiny_bundle))[0] == "board-no-python"
+
+
+def test_an_error_raised_on_the_board_arrives_as_itself(board, tiny_bundle):
+    with pytest.raises(BackendError, match=f"{board.name}: .*'moon'") as caught:
+        ssh.bench(address(board), tiny_bundle, backend="moon")
+    assert caught.value.code == "backend-unknown"
+
+
+def test_what_a_login_script_prints_is_not_taken_for_an_answer(board, monkeypatch, tmp_path):
+    python(
+        tmp_path, monkeypatch, f'echo "Welcome to the board"; echo edge-derm >&2; exec {sys.executable} "$@"'
+    )
+    assert visit.visit(address(board), [], ["-c", "print(41 + 1)"], modules=[]) == "42\n"
+
+
+def measured_in_background(board, victim):
+    """Kill what ``victim`` finds once a program runs on the board; the error that follows."""
+    import threading
+
+    def kill():
+        mine = wait_for(lambda: alive("time.sleep(60)"))
+        wait_for(lambda: list(board.temporary.iterdir()))
+        for pid in victim(mine):
+            os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found = refused(lambda: visit.visit(address(board), [], SLEEP, modules=[]))
+    killer.join()
+    wait_for(lambda: not alive("time.sleep(60)"), 10)
+    return found
+
+
+@pytest.mark.slow
+def test_a_program_killed_on_the_board_is_told_from_a_lost_connection(board):
+    code, message = measured_in_background(
+        board, lambda pids: [pid for pid, line in pids.items() if " -s -c " in line]
+    )
+    assert code == "board-killed" and "SIGKILL" in message
+
+
+def sessions(board):
+    """The server's processes that carry a connection: children of the listener, and theirs."""
+    parents = {
+        int(p.name): int((p / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        for p in Path("/proc").glob("[0-9]*")
+    }
+    first = [pid for pid, parent in parents.items() if parent == board.pid]
+    return first + [
+        pid
+        for pid, parent in parents.items()
+        if parent in first and "sshd" in (Path(f"/proc/{pid}/comm").read_text())
+    ]
+
+
+@pytest.mark.slow
+def test_a_lost_connection_is_named_and_leaves_nothing_on_the_board(board):
+    code, message = measured_in_background(board, lambda pids: sessions(board))
+    assert code == "ssh-lost" and "connection was lost" in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_command_leaves_nothing_on_the_board(board, number, tiny_bundle):
+    command = [*CLI, "bench", str(tiny_bundle), "--target", board.name, "--runs", "1000000"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)
+    ) as running:
+        wait_for(lambda: alive("edge_derm.measure.onboard job.json"))
+        os.kill(running.pid, number)
+        running.communicate(timeout=30)
+    wait_for(
+        lambda: not alive("edge_derm.measure.onboard job.json") and not alive(str(board.folder / "key")), 20
+    )
+
+
+def order(**changes):
+    """What the board's half is sent, as bytes."""
+    whole = {
+        "python": [3, 8],
+        "wide": False,
+        "modules": [],
+        "files": [],
+        "bytes": 0,
+        "path": "x",
+        "arguments": ["-c", "1"],
+    }
+    head = json.dumps({**whole, **changes}).encode()
+    return struct.pack(">I", len(head)) + head
+
+
+def board_half(folder, data, *, source=None, close=True):
+    """Run the board's half alone; its last answer."""
+    source = Path(remote.__file__).read_text() if source is None else source
+    process = subprocess.Popen(
+        [sys.executable, "-c", source],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
+    process.stdin.write(data)
+    process.stdin.flush()
+    if close:
+        process.stdin.close()
+    said = process.stdout.read()
+    process.wait(30)
+    process.stdin.close()
+    process.stdout.close()
+    return [json.loads(line[11:]) for line in said.splitlines() if line.startswith(b"edge-derm: ")][-1]
+
+
+def test_an_old_python_and_a_full_board_are_refused_before_anything_is_stored(tmp_path):
+    assert board_half(tmp_path, order(python=[9, 0]))["error"] == "board-python"
+    assert board_half(tmp_path, order(bytes=10**18))["error"] == "board-space"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cut", [0, 3, 20, -1])
+def test_input_that_ends_early_leaves_nothing(tmp_path, cut):
+    data = order(files=[["a", 10]], bytes=10) + b"12345"
+    assert board_half(tmp_path, data[:cut]) == {"ready": True}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_heartbeat_that_stays_away_ends_the_program(tmp_path):
+    """A cable pulled out: the input neither ends nor says anything."""
+    source = Path(remote.__file__).read_text()
+    assert "SILENCE_S = 30" in source
+    mark = f"time.sleep(7{os.getpid()})"
+    start = time.monotonic()
+    data = order(arguments=["-c", f"import time; {mark}"])
+    assert board_half(
+        tmp_path, data, source=source.replace("SILENCE_S = 30", "SILENCE_S = 1"), close=False
+    ) == {"ready": True}
+    assert time.monotonic() - start < 20 and list(tmp_path.iterdir()) == []
+    wait_for(lambda: not [line for line in alive(mark).values() if " -s -c " in line], 10)
+
+
+def test_a_folder_whose_maker_was_killed_is_swept_at_the_next_visit(board):
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    dead, other = board.temporary / f"edge-derm-{gone.pid}-abc", board.temporary / "somebody-else"
+    living = board.temporary / f"edge-derm-{os.getpid()}-abc"
+    for folder in (dead, other, living):
+        folder.mkdir()
+    visit.visit(address(board), [], ["-c", ""], modules=[])
+    assert not dead.exists() and other.exists() and living.exists()
+    for folder in (other, living):
+        folder.rmdir()
+
+
+def test_a_jetson_s_and_a_raspberry_pi_s_own_tools_are_read(tmp_path, monkeypatch):
+    """Programs of the same names and output (documented by NVIDIA and Raspberry Pi); neither board is here."""
+    line = "RAM 2134/7620MB (lfb 4x4MB) CPU [3%@1510] GR3D_FREQ 0% cpu@46.5C"
+    for name, script in (
+        ("tegrastats", f'while :; do echo "{line}"; sleep 0.1; done'),
+        ("vcgencmd", '[ "$1" = get_throttled ] && echo throttled=0x50000'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = environment()
+    assert found["tegrastats"] == line and found["throttled"] == "0x50000"
+    shutil.rmtree(tmp_path)
+    assert environment()["tegrastats"] is None
+
+
+@pytest.mark.arm
+@pytest.mark.slow
+def test_a_32_bit_board_is_refused_by_name(board, monkeypatch, tmp_path, tiny_bundle):
+    """Debian's own armhf Python, under emulation."""
+    from edge_derm.measure import debian
+
+    if shutil.which("qemu-arm") is None:
+        pytest.skip("qemu-arm is not installed: sudo apt-get install qemu-user")
+    packages = ["python3.11-minimal", "libpython3.11-stdlib"]
+    try:
+        archives = debian.download(packages, tmp_path / "work", architecture="armhf")
+    except TargetError as error:
+        pytest.skip(str(error))
+    debian.unpack(archives, tmp_path / "root")
+    emulated = (
+        f"qemu-arm -L {tmp_path}/root -E PYTHONHOME={tmp_path}/root/usr {tmp_path}/root/usr/bin/python3.11"
+    )
+    python(tmp_path, monkeypatch, f'exec {emulated} "$@"')
+    code, message = refused(lambda: ssh.bench(address(board), tiny_bundle))
+    assert code == "board-machine" and "64-bit" in message and "armv7l" in message
