@@ -33,7 +33,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
 }
 """The files of firmware/kernels that an operator needs, beside HEADERS."""
 
-HEADERS = ("ed_kernels.h", "ed_inside.h", "ed_dsp.h")
+HEADERS = ("ed_kernels.h", "ed_inside.h", "ed_dsp.h", "ed_depthwise_dsp.h")
 
 ADD_LEFT_SHIFT = 20
 _SAFE = 2**30  # sums below it, doubled, still fit 32 bits
@@ -174,13 +174,66 @@ def table_requantize(in_scale: float, in_zero: int, out_scale: float, out_zero: 
     return np.clip(values, -128, 127).astype(np.int8)
 
 
+def table_logistic(in_scale: float, in_zero: int) -> np.ndarray:
+    """int8 [256]: LOGISTIC to scale 1/256, zero point −128, for inputs −128 … 127 (gemmlowp's fixed point)."""
+    multiplier, shift = quantize_multiplier(float(in_scale) * 2.0**27)
+    radius = _input_radius(4, shift)
+    values = []
+    for x in range(-128, 128):
+        if abs(x - in_zero) >= radius:
+            values.append(127 if x > in_zero else -128)
+            continue
+        q23 = _halve(_logistic(rescale(x - in_zero, Scale(multiplier, shift))), 23)
+        values.append(q23 - 128)
+    return np.clip(values, -128, 127).astype(np.int8)
+
+
+def _logistic(a: int) -> int:
+    """1 / (1 + exp(-a)) in Q0.31 for ``a`` in Q4.27."""
+    if a == 0:
+        return 2**30
+    positive = _one_over_one_plus(_exp_negative(-abs(a)))
+    return positive if a > 0 else 2**31 - 1 - positive
+
+
+def _exp_negative(a: int) -> int:
+    """exp(a) in Q0.31 for ``a`` < 0 in Q4.27: a quarter by series, the rest by products."""
+    quarter = 1 << 25
+    low = (a & (quarter - 1)) - quarter
+    x = (low << 4) + 2**28
+    x2 = _high(x, x)
+    x3, x4 = _high(x2, x), _high(x2, x2)
+    tail = _halve(_high(_halve(x4, 2) + x3, 715827883) + x2, 1)
+    result = 1895147668 + _high(1895147668, x + tail)
+    for k, power in enumerate((1672461947, 1302514674, 790015084, 290630308, 39332535, 720401)):
+        if (low - a) & (quarter << k):
+            result = _high(result, power)
+    return result
+
+
+def _one_over_one_plus(a: int) -> int:
+    """1 / (1 + a) in Q0.31 for ``a`` in [0, 1) in Q0.31: three Newton steps in Q2.29."""
+    half = (a + 2**31) >> 1
+    x = 1515870810 + _high(half, -1010580540)
+    for _ in range(3):
+        x += _high(x, 2**29 - _high(half, x)) * 4
+    return min(2 * x, 2**31 - 1)
+
+
+def _high(a: int, b: int) -> int:
+    return (a * b + 2**30) >> 31
+
+
+def _halve(a: int, shift: int) -> int:
+    half = 1 << shift >> 1
+    return (a + half) >> shift if a >= 0 else -((half - a) >> shift)
+
+
 def rescale(value: int, scale: Scale) -> int:
     """Return TFLite's MultiplyByQuantizedMultiplier: halves up in the product, away from zero in the shift."""
     left, right = max(scale.shift, 0), max(-scale.shift, 0)
     shifted = (value * 2**left + 2**31) % 2**32 - 2**31
-    high = (shifted * scale.multiplier + 2**30) >> 31
-    half = 2**right >> 1
-    return (high + half) >> right if high >= 0 else -((-high + half) >> right)
+    return _halve(_high(shifted, scale.multiplier), right)
 
 
 def _round(value: np.floating) -> int:

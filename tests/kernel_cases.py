@@ -57,7 +57,8 @@ def answer(case: Case) -> np.ndarray:
             made[y, x] = _sums(case, first + y, x)
     found = [pack.quantize_multiplier(float(real)) for real in np.resize(case.scale, case.outputs)]
     for n, (multiplier, shift) in enumerate(found):
-        made[..., n] = scaled(_int32(made[..., n] + case.bias[n]), multiplier, shift)
+        scale = scaled_once if case.kernel == "fully_connected" else scaled
+        made[..., n] = scale(_int32(made[..., n] + case.bias[n]), multiplier, shift)
     return np.clip(made + case.out_zero, *case.limits).astype(np.int8)
 
 
@@ -86,6 +87,12 @@ def scaled(values: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
     high = (shifted * multiplier + 2**30) // 2**31
     divisor = 2 ** max(-shift, 0)
     return np.sign(high) * ((np.abs(high) + divisor // 2) // divisor)
+
+
+def scaled_once(values: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
+    """The exact product, rounded once, halves up: what LiteRT's fully connected kernel does (measured)."""
+    exact = [(int(v) * multiplier + 2 ** (30 - shift)) >> (31 - shift) for v in values.flat]
+    return np.array(exact, object).reshape(values.shape).clip(-(2**20), 2**20).astype(np.int64)
 
 
 def packed(case: Case) -> pack.Packed:

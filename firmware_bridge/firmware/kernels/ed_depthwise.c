@@ -1,6 +1,10 @@
 /* DEPTHWISE_CONV_2D of any window, stride, dilation and multiplier. Weights: [tap][output]. */
 #include "ed_inside.h"
 
+#ifdef ED_DSP
+#include "ed_depthwise_dsp.h"
+#endif
+
 static int32_t sum_taps(const struct ed_depthwise *p, const struct ed_rows *in, int32_t y, int32_t x, int32_t output) {
     const struct ed_window *w = &p->window;
     const int32_t outputs = w->channels * p->multiplier;
@@ -22,6 +26,11 @@ static int32_t sum_taps(const struct ed_depthwise *p, const struct ed_rows *in, 
 
 void ed_depthwise(const struct ed_depthwise *p, const struct ed_rows *in, int8_t *out, int32_t first, int32_t count) {
     const int32_t outputs = p->window.channels * p->multiplier;
+#ifdef ED_DSP
+    if (ed_depthwise_dsp(p, in, out, first, count)) {
+        return;
+    }
+#endif
     for (int32_t y = first; y < first + count; ++y) {
         for (int32_t x = 0; x < p->window.out_width; ++x) {
             for (int32_t output = 0; output < outputs; ++output) {

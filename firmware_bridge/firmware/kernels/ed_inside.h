@@ -37,6 +37,13 @@ static inline int32_t ed_rescale(int32_t a, const struct ed_scale *scale) {
     return ed_halve(ed_high((int32_t)((uint32_t)a << left), scale->multiplier), right);
 }
 
+/* The same factor with one rounding, halves upwards, bounded to what ed_place tells apart. */
+static inline int32_t ed_rescale_once(int32_t a, const struct ed_scale *scale) {
+    const int32_t right = 31 - scale->shift;
+    const int64_t wide = ((int64_t)a * scale->multiplier + ((int64_t)1 << (right - 1))) >> right;
+    return wide > 4096 ? 4096 : wide < -4096 ? -4096 : (int32_t)wide;
+}
+
 static inline int8_t ed_clamp(int32_t a, int32_t low, int32_t high) {
     return (int8_t)(a < low ? low : a > high ? high : a);
 }

@@ -61,7 +61,7 @@ struct ed_depthwise {
 /* 1x1 convolution of stride 1: in [pixels][depth], out [pixels][outputs]. */
 void ed_pointwise(const struct ed_product *p, const int8_t *in, int8_t *out, int32_t pixels);
 
-/* in [batch][depth], out [batch][outputs]. */
+/* in [batch][depth], out [batch][outputs]; rounded once, as TFLite does here and only here. */
 void ed_fully_connected(const struct ed_product *p, const int8_t *in, int8_t *out, int32_t batch);
 
 /* Make output rows first ... first + count - 1 at out. */

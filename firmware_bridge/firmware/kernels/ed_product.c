@@ -6,8 +6,13 @@
 
 static int32_t four_inputs(const struct ed_product *p) { return (p->depth + 3) / 4; }
 
-static int8_t finish(const struct ed_product *p, int32_t output, int32_t sum) {
-    return ed_place(ed_rescale(sum, &p->scale[output]), p->zero, p->low, p->high);
+/* TFLite rounds twice after a convolution, once after a fully connected layer. */
+enum rounding { TWICE, ONCE };
+
+static int8_t finish(const struct ed_product *p, enum rounding rounding, int32_t output, int32_t sum) {
+    const struct ed_scale *scale = &p->scale[output];
+    const int32_t scaled = rounding == ONCE ? ed_rescale_once(sum, scale) : ed_rescale(sum, scale);
+    return ed_place(scaled, p->zero, p->low, p->high);
 }
 
 static void pair_sums(const int8_t *in, const int8_t *weights, int32_t depth, int32_t *a, int32_t *b) {
@@ -28,14 +33,14 @@ static void pair_sums(const int8_t *in, const int8_t *weights, int32_t depth, in
 }
 
 /* Outputs from `first` on, of one pixel. */
-static void one_pixel(const struct ed_product *p, const int8_t *in, int8_t *out, int32_t first) {
+static void one_pixel(const struct ed_product *p, enum rounding rounding, const int8_t *in, int8_t *out, int32_t first) {
     const int8_t *weights = p->weights + first / 2 * (four_inputs(p) * 8);
     for (int32_t output = first; output < p->outputs; output += 2) {
         int32_t a = p->bias[output], b = p->bias[output + 1];
         pair_sums(in, weights, p->depth, &a, &b);
-        out[output] = finish(p, output, a);
+        out[output] = finish(p, rounding, output, a);
         if (output + 1 < p->outputs) {
-            out[output + 1] = finish(p, output + 1, b);
+            out[output + 1] = finish(p, rounding, output + 1, b);
         }
         weights += four_inputs(p) * 8;
     }
@@ -209,7 +214,7 @@ static int32_t fours_of_pixels(const struct ed_product *p, const int8_t *in, int
         }
         done += 4;
         for (int32_t pixel = done - 4; pixel < done && even_outputs < p->outputs; ++pixel) {
-            one_pixel(p, in + pixel * stride, out + pixel * p->outputs, even_outputs);
+            one_pixel(p, TWICE, in + pixel * stride, out + pixel * p->outputs, even_outputs);
         }
     }
     return done;
@@ -222,7 +227,7 @@ void ed_product(const struct ed_product *p, const int8_t *in, int32_t stride, in
     done = fours_of_pixels(p, in, stride, out, pixels);
 #endif
     for (; done < pixels; ++done) {
-        one_pixel(p, in + done * stride, out + done * p->outputs, 0);
+        one_pixel(p, TWICE, in + done * stride, out + done * p->outputs, 0);
     }
 }
 
@@ -231,5 +236,9 @@ void ed_pointwise(const struct ed_product *p, const int8_t *in, int8_t *out, int
 }
 
 void ed_fully_connected(const struct ed_product *p, const int8_t *in, int8_t *out, int32_t batch) {
-    ed_product(p, in, p->depth, out, batch);
+    for (; batch > 0; --batch) {
+        one_pixel(p, ONCE, in, out, 0);
+        in += p->depth;
+        out += p->outputs;
+    }
 }
