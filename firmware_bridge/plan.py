@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Sequence
 
 from firmware_bridge.graph import Graph
-from firmware_bridge.plan_memory import Block, arena_bytes, place, prove
+from firmware_bridge.plan_memory import ALIGNMENT, Block, arena_bytes, place, prove
 from firmware_bridge.plan_schedule import Schedule, order
 from firmware_bridge.plan_stages import Flow, read_flow
 
@@ -52,6 +52,22 @@ def plan(graph: Graph, *, arena_limit: int = 0) -> Plan:
         best = _heighten(best, stage, cuts, limit)
     prove(best.flow, best.schedule, best.blocks)
     return best
+
+
+def plan_apart(graph: Graph) -> Plan:
+    """Return a proved plan in which every feature map is whole, in a place of its own, and made layer by layer.
+
+    For check builds: after a run every intermediate tensor is still there. Raises as ``plan``.
+    """
+    flow = read_flow(graph)
+    heights = [flow.maps[stage.output].count for stage in flow.stages]
+    schedule = _arranged(flow, heights, _cuts(flow, 0)).schedule
+    blocks, offset = [], 0
+    for tensor, rows in flow.maps.items():
+        blocks.append(Block(tensor, offset, 1 if rows.running else rows.count, rows.row_bytes))
+        offset += -(-blocks[-1].bytes // ALIGNMENT) * ALIGNMENT
+    prove(flow, schedule, blocks)
+    return Plan(flow, schedule, tuple(blocks))
 
 
 def arrange(flow: Flow, *, streamed: int, heights: Sequence[int] | None = None) -> Plan:

@@ -100,7 +100,7 @@ def read_flow(graph: Graph) -> Flow:
         else:
             stages.append(_read_stage(graph, op, alias))
     used = {*graph.inputs, *(stage.output for stage in stages)} - set(sums)
-    maps = {index: _rows(graph.tensor(index)) for index in sorted(used)} | sums
+    maps = {index: rows_of(graph.tensor(index)) for index in sorted(used)} | sums
     outputs = tuple(alias.get(index, index) for index in graph.outputs)
     return Flow(maps, tuple(stages), graph.inputs, outputs, alias)
 
@@ -112,7 +112,8 @@ def same_padding(size: int, kernel: int, *, stride: int, dilation: int = 1) -> t
     return out, total // 2
 
 
-def _rows(tensor: Tensor) -> Rows:
+def rows_of(tensor: Tensor) -> Rows:
+    """Return a tensor as rows: [1, H, W, C] has H of W·C values, any other shape is one row."""
     size = _STORED[tensor.dtype]
     if len(tensor.shape) == 4:
         return Rows(tensor.index, tensor.shape[1], tensor.shape[2] * tensor.shape[3] * size)
