@@ -238,7 +238,7 @@ def _read_outputs(
     each = sum(tensor.elements for tensor in tensors)
     if len(said) < runs * each:
         raise BoardError(f"expected {runs * each} bytes of output, got {len(said)}", code="output-short")
-    found = []
+    found: list[Mapping[int, np.ndarray]] = []
     for run in range(runs):
         at, values = run * each, {}
         for tensor in tensors:

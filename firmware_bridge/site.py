@@ -96,7 +96,7 @@ def read_window(site: Site, taps: tuple[int, int]) -> dict[str, object]:
     source, options = site.tensor(0), site.op.options
     stride = (options["stride_h"], options["stride_w"])
     dilation = (options.get("dilation_h_factor", 1), options.get("dilation_w_factor", 1))
-    pad = (0, 0)
+    pad: tuple[int, ...] = (0, 0)
     if options["padding"] == "SAME":
         sizes = zip(source.shape[1:3], taps, stride, dilation)
         pad = tuple(same_padding(n, k, stride=s, dilation=d)[1] for n, k, s, d in sizes)
