@@ -17,6 +17,7 @@ import numpy as np
 from . import __version__
 from .bundle import (
     Bundle,
+    Dropout,
     Input,
     Manifest,
     Output,
@@ -28,9 +29,11 @@ from .bundle import (
     write_bundle,
 )
 from .bundle import onnx
-from .data import PREPROCESSING, read_image
-from .errors import BundleError, DataError, ModelError
-from .runtime import Classifier, golden, load_engine
+from .data import PREPROCESSING, preprocess, read_image
+from .errors import BackendError, BundleError, DataError, ModelError
+from .runtime import Classifier, Prediction, golden, load_engine
+from .runtime.measures import measures
+from .runtime.sampling import Sampler, Sampling
 from .selection import Selection, select
 
 GOLDEN_IMAGES = 8
@@ -129,6 +132,7 @@ def export(
     product = exporting.export(
         model, recipe="float32" if recipe == "onnx" else recipe, io=io, calibration=images
     )
+    dropped = exporting.dropout_of(model)
     manifest = Manifest(
         labels=names,
         input=Input(size_px, product.input_dtype),
@@ -139,6 +143,7 @@ def export(
         alpha=run.get("alpha"),
         dilation=run.get("dilation") or {},
         preprocessing=dict(PREPROCESSING),
+        dropout=None if dropped is None else Dropout(*dropped),
         provenance=provenance_of(source, run),
         metrics={"validation": run["validation"]} if run else {},
     )
@@ -156,27 +161,60 @@ def export(
 
 
 def predict(
-    path: Path, images: Sequence[Path], *, backend: str = "litert", threads: int = 1
+    path: Path,
+    images: Sequence[Path],
+    *,
+    mc: int = 0,
+    tta: int = 0,
+    dropout: float | None = None,
+    ensemble: Sequence[Path] = (),
+    backend: str = "litert",
+    threads: int = 1,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One record an image: label, probabilities, entropy, conformal set, abstain; what is off is None."""
-    classifier = Classifier.open(path, backend=backend, threads=threads)
+    """One record an image: label, probabilities, uncertainty, conformal set, abstain; what is off is None.
+
+    Args:
+        mc, tta, ensemble: passes under dropout, views, further bundles; the decision is then the mean's.
+    """
+    if not mc and not tta and not ensemble:
+        classifier = Classifier.open(path, backend=backend, threads=threads)
+        return [
+            _predicted(image, classifier.classify([read_image(image)])[0], {}, 1, seed) for image in images
+        ]
+    if backend != "litert":
+        raise BackendError(
+            f"--mc, --tta and --ensemble: expected the backend litert, got {backend}", code="backend-sampling"
+        )
+    sampler = Sampler(
+        [open_bundle(p) for p in (path, *ensemble)], Sampling(mc, tta, dropout, seed=seed), threads=threads
+    )
     records = []
     for image in images:
-        decided = classifier.classify([read_image(image)])[0]
-        records.append(
-            {
-                "record": "predict",
-                "image": str(image),
-                "label": decided.label,
-                "probabilities": dict(decided.probabilities),
-                "entropy": decided.entropy,
-                "variance": None,
-                "bhattacharyya": None,
-                "prediction_set": decided.prediction_set,
-                "abstained": decided.abstained,
-            }
-        )
+        passes = sampler.sample(preprocess(read_image(image), sampler.first.size_px)[np.newaxis])
+        told = {name: float(value[0]) for name, value in measures(passes).items()}
+        decided = sampler.first.decide(passes.mean(axis=0, dtype=np.float64))[0]
+        records.append(_predicted(image, decided, told, len(passes), seed))
     return records
+
+
+def _predicted(
+    image: Path, decided: Prediction, told: dict[str, float], passes: int, seed: int
+) -> dict[str, Any]:
+    return {
+        "record": "predict",
+        "image": str(image),
+        "label": decided.label,
+        "probabilities": dict(decided.probabilities),
+        "entropy": decided.entropy,
+        "variance": told.get("variance"),
+        "bhattacharyya": told.get("bhattacharyya"),
+        "mutual_information": told.get("mutual_information"),
+        "passes": passes,
+        "seed": seed if told else None,
+        "prediction_set": decided.prediction_set,
+        "abstained": decided.abstained,
+    }
 
 
 def verify(

@@ -44,14 +44,44 @@ def describe(tensor: dict[str, Any]) -> str:
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--mc",
+    type=click.IntRange(0, 1024),
+    default=0,
+    metavar="N",
+    help="Monte-Carlo dropout: N passes, the first layers once.",
+)
+@click.option(
+    "--tta",
+    type=click.IntRange(0, 64),
+    default=0,
+    metavar="N",
+    help="Test-time augmentation: N views (8 turns and mirrors, then mild colour).",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 0.9),
+    default=None,
+    metavar="P",
+    help="Rate of --mc (default: what the model was trained with).",
+)
+@click.option(
+    "--ensemble",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="BUNDLE",
+    help="Ask this bundle too (may be given again).",
+)
 @shared.backend_option
 @shared.threads_option
+@shared.seed_option
 @shared.json_option
 def predict(bundle: Path, images: tuple[Path, ...], json_file: str | None, **choices: Any) -> None:
-    """Label and probabilities of images.
+    """Label, probabilities and uncertainty of images.
 
     \b
     Example:  edge-derm predict d1.bundle lesion.jpg --json -
+              edge-derm predict d1.bundle lesion.jpg --mc 32
     """
     records = steps.predict(bundle, images, **choices)
     shared.emit(records, json_file, "\n".join(line(record) for record in records))
@@ -60,7 +90,15 @@ def predict(bundle: Path, images: tuple[Path, ...], json_file: str | None, **cho
 def line(record: dict[str, Any]) -> str:
     """One prediction in one line, the three most probable labels first."""
     ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])[:3]
-    state = " (abstained)" if record["abstained"] else ""
-    return f"{record['image']}: {record['label']}{state}  " + "  ".join(
+    state = " (abstained: not sure enough to answer)" if record["abstained"] else ""
+    text = f"{record['image']}: {record['label']}{state}  " + "  ".join(
         f"{name} {value:.3f}" for name, value in ranked
     )
+    if record["prediction_set"] is not None:
+        text += f"  plausible: {', '.join(record['prediction_set']) or 'none of them'}"
+    if record["variance"] is not None:
+        text += (
+            f"  [{record['passes']} passes: entropy {record['entropy']:.3f}, variance {record['variance']:.5f}, "
+            f"Bhattacharyya {record['bhattacharyya']:.3f}]"
+        )
+    return text

@@ -32,6 +32,14 @@ from . import options as shared
 )
 @click.option("--dropout", type=click.FloatRange(0, 0.9), default=None, help="Dropout before the classifier.")
 @click.option(
+    "--dropout-depth",
+    callback=shared.blocks,
+    default="head",
+    show_default=True,
+    metavar="head|last-K",
+    help="Blocks that dropout reaches back over; more of them give Monte-Carlo passes more to disagree about.",
+)
+@click.option(
     "--budget",
     "budget_min",
     type=click.FloatRange(min=0, min_open=True),

@@ -43,6 +43,16 @@ def out_option(what: str) -> Callable:
     )
 
 
+def blocks(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """``head`` → 1, ``last-3`` → 3."""
+    if value is None or value == "head":
+        return None if value is None else 1
+    count = value.removeprefix("last-")
+    if not (value.startswith("last-") and count.isascii() and count.isdigit() and 1 <= int(count[:3]) <= 13):
+        raise click.BadParameter(f"expected head or last-1 to last-13, got {value!r}")
+    return int(count)
+
+
 def emit(record: Any, json_file: str | None, text: str) -> None:
     """Give the result: ``text`` for a person on standard output, or the record as JSON where it was asked for."""
     if json_file == "-":

@@ -29,6 +29,7 @@ def build(
     size_px: int = 128,
     classes: int = 7,
     dropout: float = 0.2,
+    dropout_depth: int = 1,
 ) -> keras.Model:
     """A (Dilated-)MobileNet v1 classifier.
 
@@ -36,7 +37,9 @@ def build(
         dilation: rates by layer, e.g. ``{"dw1": 2}`` (``stages.dilation_map``).
         alpha: width multiplier, 0.25 to 1.0.
         size_px: side of the square input, from 32.
-        dropout: before the classifier; 0 leaves the layer out.
+        dropout: before the classifier; 0 leaves the layers out.
+        dropout_depth: blocks it reaches back over: 1 is the classifier alone; K also drops whole feature maps behind each of
+            the K − 1 blocks before the last one.
 
     Returns:
         float32 [N, S, S, 3] in pixel/128 − 1 → softmax [N, classes].
@@ -47,10 +50,20 @@ def build(
     rates = dict(dilation or {})
     stages.check_dilation(rates)
     _check(alpha, size_px, classes)
+    if not 1 <= dropout_depth <= 13:
+        raise ModelError(
+            f"dropout depth: expected head or last-1 to last-13, got {dropout_depth} blocks",
+            code="dropout-depth",
+        )
     image = keras.Input((size_px, size_px, 3), name="image")
     x = image
-    for layer in stages.layers(alpha, size_px, rates):
+    layers = stages.layers(alpha, size_px, rates)
+    points = [layer.name for layer in layers if layer.kind == "pw"]
+    dropped = points[len(points) - dropout_depth : -1] if dropout else []
+    for layer in layers:
         x = _convolve(x, layer)
+        if layer.name in dropped:
+            x = kl.SpatialDropout2D(dropout, name=f"{keras_name(layer.name)}_dropout")(x)
     x = kl.GlobalAveragePooling2D(name="pool")(x)
     if dropout:
         x = kl.Dropout(dropout, name="dropout")(x)

@@ -53,6 +53,15 @@ def with_probabilities(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0]), name=model.name)
 
 
+def dropout_of(model: keras.Model) -> tuple[float, int] | None:
+    """Rate of the dropout in front of the classifier, and how many blocks dropout reaches back over; None without any."""
+    dropped = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout) and layer.rate > 0]
+    if not dropped:
+        return None
+    maps = [layer for layer in dropped if isinstance(layer, keras.layers.SpatialDropout2D)]
+    return float(dropped[-1].rate), 1 + len(maps)
+
+
 def _last_activation(model: keras.Model) -> str:
     layer = model.layers[-1]
     if isinstance(layer, keras.Model):

@@ -44,6 +44,7 @@ class TrainConfig:
     epochs: int = 30
     weights: str | None = None  # path of ImageNet weights
     dropout: float = 0.2
+    dropout_depth: int = 1  # blocks it reaches back over; 1: the classifier alone
     seed: int = 0
     budget_min: float | None = None
     batch: int | None = None  # None: 32, and 16 for fewer than 3000 training images, which need the steps
@@ -73,6 +74,7 @@ def run(
     epochs: int | None = None,
     weights: Path | None = None,
     dropout: float | None = None,
+    dropout_depth: int = 1,
     budget_min: float | None = None,
     hold_out: float | None = None,
     callbacks: Sequence[Callback] = (),
@@ -92,7 +94,10 @@ def run(
         budget_min=budget_min,
     )
     config = replace(
-        config, epochs=epochs or config.epochs, dropout=config.dropout if dropout is None else dropout
+        config,
+        epochs=epochs or config.epochs,
+        dropout=config.dropout if dropout is None else dropout,
+        dropout_depth=dropout_depth,
     )
     shares = (
         DEFAULT_FRACTIONS
@@ -165,6 +170,7 @@ class Session:
             size_px=config.size_px,
             classes=len(dataset.labels),
             dropout=config.dropout,
+            dropout_depth=config.dropout_depth,
         )
         if config.weights:
             architecture.load_imagenet(self.model, Path(config.weights))

@@ -37,7 +37,7 @@ class Classifier:
         self._batch_engine = batch_engine
         self._lock = threading.Lock()
         self._write = encoder(manifest.input, engine.inputs[0])
-        self._values = _values(engine)
+        self._values = values_of(engine)
         self._floor = engine.outputs[0].scale / 2 or 1e-12
         self._shape = (manifest.input.size_px, manifest.input.size_px, 3)
         self.manifest = manifest
@@ -274,7 +274,7 @@ def _onnx_part(bundle: Bundle, backend: str) -> bytes:
     return bundle.part(name)
 
 
-def _values(engine: Engine) -> np.ndarray | None:
+def values_of(engine: Engine) -> np.ndarray | None:
     """The real value of each stored output bit pattern, float32, or None where the output is float."""
     spec = engine.outputs[0]
     dtype = np.dtype(spec.dtype)

@@ -1,17 +1,26 @@
 """Uncertainty from T stochastic passes. Pure NumPy, float64 [T, N, C] in, float64 [N] out.
 
-Definitions: Combalia et al., CVPR Workshops 2020. With T = 1 variance and mutual information are 0.
+Definitions: Combalia et al., CVPR Workshops 2020. With T = 1 variance and mutual information are 0. On one image a NumPy call
+costs as much as the arithmetic of a small layer, so calls are few here, and the coefficient of one image is counted in Python.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Mapping
 
 import numpy as np
 
-from edge_derm.runtime.decision import entropy
-
 BINS = 20  # of the pass histograms; the Bhattacharyya coefficient depends on it
+NAMES = (
+    "entropy",
+    "normalised_entropy",
+    "variance",
+    "bhattacharyya",
+    "mutual_information",
+    "max_probability",
+)
+_TINY = 1e-300  # 0 · log(tiny) is 0
 
 
 def measures(passes: np.ndarray, *, bins: int = BINS) -> Mapping[str, np.ndarray]:
@@ -24,15 +33,25 @@ def measures(passes: np.ndarray, *, bins: int = BINS) -> Mapping[str, np.ndarray
         passes: probabilities [T, N, C], T ≥ 1, C ≥ 2.
     """
     p = np.asarray(passes, np.float64)
-    mean = p.mean(axis=0)
-    total = entropy(mean)
+    count, images, classes = p.shape
+    if images == 1:
+        values = _of_one(p[:, 0], bins)
+        return {name: np.array([value]) for name, value in zip(NAMES, values)}
+    mean = np.add.reduce(p, axis=0) / count
+    total = _entropy(mean)
+    if count > 1:
+        away = p - mean
+        spread = np.einsum("tnc,tnc->n", away, away) / (count * classes)
+        gained = np.maximum(0.0, total - np.add.reduce(_entropy(p), axis=0) / count)
+    else:
+        spread, gained = np.zeros(len(mean)), np.zeros(len(mean))
     return {
         "entropy": total,
-        "normalised_entropy": total / np.log(p.shape[2]),
-        "variance": variance(p),
-        "bhattacharyya": bhattacharyya(p, bins=bins),
-        "mutual_information": np.maximum(0.0, total - entropy(p).mean(axis=0)) * (len(p) > 1),
-        "max_probability": mean.max(axis=1),
+        "normalised_entropy": total / math.log(classes),
+        "variance": spread,
+        "bhattacharyya": _bhattacharyya(p, mean, bins),
+        "mutual_information": gained,
+        "max_probability": np.maximum.reduce(mean, axis=1),
     }
 
 
@@ -48,10 +67,48 @@ def bhattacharyya(passes: np.ndarray, *, bins: int = BINS) -> np.ndarray:
     A probability of 1 falls in the last bin; ties in the mean go to the earlier class.
     """
     p = np.asarray(passes, np.float64)
-    images = np.arange(p.shape[1])
-    first, second = np.argsort(-p.mean(axis=0), axis=1, kind="stable")[:, :2].T
+    return _bhattacharyya(p, p.mean(axis=0), bins)
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    return np.maximum(0.0, -np.einsum("...c,...c->...", p, np.log(np.maximum(p, _TINY))))
+
+
+def _bhattacharyya(p: np.ndarray, mean: np.ndarray, bins: int) -> np.ndarray:
+    images = np.arange(len(mean))
+    first, second = np.argsort(-mean, axis=1, kind="stable")[:, :2].T
     one, two = (_histograms(p[:, images, c], bins) for c in (first, second))
     return np.minimum(1.0, np.sqrt(one * two).sum(axis=1))
+
+
+def _of_one(p: np.ndarray, bins: int) -> tuple[float, ...]:
+    """The measures of one image's passes [T, C], in the order of ``NAMES``."""
+    count, classes = p.shape
+    mean = np.add.reduce(p, axis=0) / count
+    total = max(0.0, -float(np.dot(mean, np.log(np.maximum(mean, _TINY)))))
+    spread = gained = 0.0
+    if count > 1:
+        away = p - mean
+        spread = float(np.vdot(away, away)) / (count * classes)
+        gained = max(0.0, total + float(np.vdot(p, np.log(np.maximum(p, _TINY)))) / count)
+    shares = mean.tolist()
+    overlap = _bhattacharyya_of_one(p, shares, bins)
+    return total, total / math.log(classes), spread, overlap, gained, max(shares)
+
+
+def _bhattacharyya_of_one(p: np.ndarray, mean: list[float], bins: int) -> float:
+    first = mean.index(max(mean))
+    second = mean.index(max(mean[:first] + mean[first + 1 :]), 0 if first else 1)
+    if second == first:  # equally probable: the next of that value
+        second = mean.index(mean[first], first + 1)
+    one, two = [0] * (bins + 1), [0] * (bins + 1)
+    for value in p[:, first].tolist():
+        one[int(value * bins)] += 1
+    for value in p[:, second].tolist():
+        two[int(value * bins)] += 1
+    for counts in (one, two):
+        counts[bins - 1] += counts[bins]  # a probability of 1
+    return min(1.0, sum(math.sqrt(a * b) for a, b in zip(one[:bins], two) if a and b) / len(p))
 
 
 def _histograms(values: np.ndarray, bins: int) -> np.ndarray:

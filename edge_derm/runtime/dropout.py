@@ -1,0 +1,106 @@
+"""Monte-Carlo dropout on the deployed file: its prefix once, its suffix T times as one batch (see ``bundle.cut``)."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from edge_derm.bundle import Bundle
+from edge_derm.bundle.cut import cut
+from edge_derm.errors import BundleError
+from edge_derm.runtime.backends import load_engine
+from edge_derm.runtime.encoding import encoder
+from edge_derm.runtime.classifier import values_of
+
+
+class DropoutPasses:
+    """T passes of one bundle under dropout masks drawn once: the same seed gives the same answer for an image, always.
+
+    Batch norm is folded into the file's weights, so it stays in inference mode. Safe to share between threads.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        passes: int,
+        *,
+        rate: float | None = None,
+        depth: int | None = None,
+        seed: int = 0,
+        kernels: str = "default",
+        threads: int = 1,
+    ) -> None:
+        """Cut the bundle's model and load both halves.
+
+        Args:
+            rate, depth: None takes what the model was trained with (the manifest's ``dropout``).
+
+        Raises:
+            BundleError: ``dropout-unknown``: the manifest does not say, and no rate is given.
+            ModelError: ``cut-…``. BackendError.
+        """
+        rate, depth = dropout_of(bundle, rate, depth)
+        parts = cut(bundle.model, rate=rate, depth=depth, passes=passes)
+        self._prefix = load_engine(parts.prefix, kernels=kernels, threads=threads)
+        self._suffix = load_engine(parts.suffix, kernels=kernels, threads=threads)
+        self._write = encoder(bundle.manifest.input, self._prefix.inputs[0])
+        self._values = values_of(self._suffix)
+        self._lock = threading.Lock()
+        self.passes, self.rate, self.depth = passes, rate, depth
+        drawn = draw_masks(parts.channels, passes, rate, parts.kept, parts.dtype, seed)
+        shapes = [spec.shape for spec in self._suffix.inputs[1:]]
+        self.masks = [mask.reshape(shape) for mask, shape in zip(drawn, shapes)]
+
+    def raw(self, images: np.ndarray) -> np.ndarray:
+        """The model's own scores in each pass, dequantised.
+
+        Args:
+            images: uint8 [N, S, S, 3], preprocessed.
+
+        Returns:
+            float32 [T, N, C].
+        """
+        with self._lock:
+            rows = [self._one(image) for image in images]
+        if len(rows) == 1:
+            return rows[0][:, np.newaxis]
+        classes = self._suffix.outputs[0].shape[-1]
+        return np.stack(rows, axis=1) if rows else np.empty((self.passes, 0, classes), np.float32)
+
+    def _one(self, image: np.ndarray) -> np.ndarray:
+        activation = self._prefix.run(lambda view: self._write(image[np.newaxis], view))[0]
+
+        def write(view: np.ndarray, *masks: np.ndarray) -> None:
+            np.copyto(view, activation)
+            for mask, drawn in zip(masks, self.masks):
+                np.copyto(mask, drawn)
+
+        stored = self._suffix.run(write)[0].reshape(self.passes, -1)
+        if self._values is None:
+            return stored.astype(np.float32, copy=False)
+        return self._values.take(stored.view(np.uint8 if stored.itemsize == 1 else np.uint16))
+
+
+def dropout_of(bundle: Bundle, rate: float | None, depth: int | None) -> tuple[float, int]:
+    """Rate and depth to use: those given, else those the model was trained with."""
+    trained = bundle.manifest.dropout
+    if rate is None and trained is None:
+        raise BundleError(
+            f"{bundle.path}: expected a model trained with dropout, and its manifest does not tell of any: "
+            "train and export it again, or give the rate it was trained with (--dropout P)",
+            code="dropout-unknown",
+        )
+    if rate is None:
+        assert trained is not None
+        rate = trained.rate
+    return rate, depth or (trained.depth if trained is not None else 1)
+
+
+def draw_masks(
+    channels: tuple[int, ...], passes: int, rate: float, kept: float, dtype: str, seed: int
+) -> list[np.ndarray]:
+    """One mask [T, channels] a site, ``kept`` or 0; the first pass of every T is the same, the second, …"""
+    rng = np.random.default_rng(seed)
+    draws = rng.random((passes, sum(channels))) >= rate
+    return [(part * kept).astype(dtype) for part in np.split(draws, np.cumsum(channels)[:-1], axis=1)]
