@@ -121,7 +121,7 @@ def export(
 ) -> dict[str, Any]:
     """A trained run or anyone's .keras classifier → calibrated, converted, checked bundle with golden vectors."""
     from .modeling import export as exporting
-    from .modeling import runs
+    from .modeling import interface, runs
 
     model, run = runs.load(source)
     names = tuple(run["classes"]) if run else read_labels(labels, why=f"{source} does not carry them")
@@ -132,7 +132,7 @@ def export(
     product = exporting.export(
         model, recipe="float32" if recipe == "onnx" else recipe, io=io, calibration=images
     )
-    dropped = exporting.dropout_of(model)
+    dropped = interface.dropout_of(model)
     manifest = Manifest(
         labels=names,
         input=Input(size_px, product.input_dtype),

@@ -183,7 +183,7 @@ def _rescale_bias(tree: Any, op: Op, operator: Any, rate: float) -> None:
     dtype = np.int64 if bias.type == _schema().TensorType.INT64 else np.int32
     values = np.asarray(tree.buffers[bias.buffer].data, np.uint8).view(dtype)
     buffer = copy.deepcopy(tree.buffers[bias.buffer])
-    buffer.data = np.round(values * (1 - rate)).astype(dtype).view(np.uint8)
+    buffer.data = np.round(values.astype(np.float64) * (1 - rate)).astype(dtype).view(np.uint8)
     tree.buffers.append(buffer)
     bias.buffer = len(tree.buffers) - 1
     bias.quantization.scale = _grown(bias.quantization.scale, rate)

@@ -20,7 +20,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from edge_derm.errors import ModelError
 from edge_derm.modeling import fusing
 from edge_derm.modeling.inspection import check_product
-from edge_derm.modeling.interface import dropout_of, input_size, with_probabilities
+from edge_derm.modeling.interface import input_size, with_probabilities
 from edge_derm.quiet import quiet_native
 from firmware_bridge.summary import Summary
 

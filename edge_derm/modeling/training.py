@@ -121,9 +121,7 @@ def train(
         DataError: images that do not decode.
     """
     started = time.monotonic()
-    identity = json.loads(
-        json.dumps({"config": asdict(config), "data": dataset.digest, "split": parts.digest})
-    )
+    identity = _identity(dataset, parts, config)
     out.mkdir(parents=True, exist_ok=True)
     finished = _finished(out, identity)
     if finished is not None:
@@ -308,6 +306,14 @@ def _affordable(config: TrainConfig, state: State) -> int:
         return state.epochs
     fitting = int(0.9 * config.budget_min * 60 / (state.seconds / state.epoch))
     return max(state.epoch, min(config.epochs, fitting))
+
+
+def _identity(dataset: Dataset, parts: Split, config: TrainConfig) -> dict[str, Any]:
+    """What makes two runs the same run; a choice from before its option existed is not named, so old runs stay resumable."""
+    choices = asdict(config)
+    if config.dropout_depth == 1:
+        del choices["dropout_depth"]
+    return dict(json.loads(json.dumps({"config": choices, "data": dataset.digest, "split": parts.digest})))
 
 
 def _finished(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
