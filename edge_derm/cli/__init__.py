@@ -30,6 +30,7 @@ COMMANDS = {
     "calibrate": ("judge", "Temperature, conformal quantile and abstain threshold into the manifest."),
     "bench": ("bench", "Latency and memory."),
     "targets": ("targets", "Where a model can be measured from here, and what is missing."),
+    "camera": ("camera", "The camera loop: in a browser, in a window, or headless."),
     "report": ("report", "One self-contained HTML page from runs, bundles and records."),
 }
 

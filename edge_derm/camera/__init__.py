@@ -1,0 +1,1 @@
+"""Frames → quality gate → classifier → view: the loop a product starts from. Not a medical device."""

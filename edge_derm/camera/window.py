@@ -1,0 +1,99 @@
+"""The window on a desktop: the frame with what there is to say drawn on it. Needs an OpenCV built with windows."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import cv2
+import numpy as np
+
+from edge_derm.camera.frames import Frame
+from edge_derm.camera.loop import Answer
+from edge_derm.errors import DataError
+
+KEYS = "q quit   f freeze   s snapshot"
+NOTICE = "Not a medical device"
+_GOOD, _DOUBT, _BAD = (90, 200, 90), (60, 190, 240), (90, 90, 240)  # BGR
+_TITLE = "edge-derm"
+
+
+class Window:
+    """A sink that shows frames; ``stop`` is called on q, Escape or the window's close button."""
+
+    def __init__(self, stop: Callable[[], None], snapshot: Callable[[np.ndarray], None]) -> None:
+        try:
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
+        except cv2.error as error:
+            raise DataError(
+                "--view window: this OpenCV has no windows (or there is no display): use --view web, or on a desktop "
+                "replace opencv-python-headless by opencv-python (never both)",
+                code="view-window",
+            ) from error
+        self._stop, self._snapshot = stop, snapshot
+        self._frozen = False
+
+    def __call__(self, frame: Frame, answer: Answer) -> None:
+        """Show one frame and obey the keyboard."""
+        picture = draw(frame.pixels, answer)
+        if not self._frozen:
+            cv2.imshow(_TITLE, picture)
+        key = cv2.waitKey(1) & 0xFF
+        if key in (ord("q"), 27) or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
+            self._stop()
+        self._frozen ^= key == ord("f")
+        if key == ord("s"):
+            self._snapshot(picture)
+
+    def close(self) -> None:
+        """Remove the window."""
+        cv2.destroyWindow(_TITLE)
+
+
+def draw(pixels: np.ndarray, answer: Answer) -> np.ndarray:
+    """A copy of a frame, uint8 BGR [H, W, 3], with state, three most probable labels, latency, notice and keys."""
+    picture = pixels.copy()
+    height = picture.shape[0]
+    step = max(16, height // 20)
+    headline, colour = headline_of(answer)
+    _text(picture, headline, 0, step, colour)
+    if answer.prediction:
+        ranked = sorted(answer.prediction.probabilities.items(), key=lambda item: -item[1])[:3]
+        for row, (label, value) in enumerate(ranked):
+            _bar(picture, f"{label} {value:.0%}", value, row + 1, step)
+        kept = answer.prediction.prediction_set
+        if kept is not None:
+            _text(picture, "plausible: " + (", ".join(kept) or "none of them"), 4, step, (230, 230, 230))
+    _text(
+        picture,
+        f"{NOTICE}   {answer.latency_ms['total']:.1f} ms   {KEYS}",
+        height // step - 2,
+        step,
+        (230, 230, 230),
+    )
+    return picture
+
+
+def headline_of(answer: Answer) -> tuple[str, tuple[int, int, int]]:
+    """The one line that matters, and its colour: never a bare label where there is doubt."""
+    if answer.status == "rejected":
+        return f"abstained: {answer.quality.message}", _BAD
+    if answer.prediction is None:
+        return f"no answer: {answer.trouble or 'the model is starting'}", _BAD
+    if answer.prediction.abstained:
+        return "abstained: not sure enough to name it", _DOUBT
+    if not answer.steady:
+        return f"unsteady: {answer.prediction.label}? {answer.agreement:.0%} of the frames agree", _DOUBT
+    return answer.prediction.label, _GOOD
+
+
+def _bar(picture: np.ndarray, text: str, share: float, row: int, step: int) -> None:
+    top, right = row * step + step // 4, int(share * picture.shape[1] / 3)
+    cv2.rectangle(picture, (0, top), (max(right, 1), top + step), (120, 90, 40), -1)
+    _text(picture, text, row, step, (255, 255, 255))
+
+
+def _text(picture: np.ndarray, text: str, row: int, step: int, colour: tuple[int, int, int]) -> None:
+    place, size = (8, row * step + step), step / 32
+    plain = text.encode("ascii", "replace").decode()
+    cv2.putText(picture, plain, place, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(picture, plain, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)

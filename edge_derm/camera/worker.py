@@ -1,0 +1,220 @@
+"""Inference in a process of its own: a crash or hang of native code costs one answer, never the loop.
+
+The child (``python -m edge_derm.camera.worker``) reads requests on standard input and answers on standard
+output; both are ``<QI`` (sequence number, bytes that follow) and a payload: uint8 pixels [S, S, 3] one way, float32 [C + 1]
+the other (probabilities, then milliseconds of inference). Sequence 0 from the child means "loaded". It ends with its
+standard input, so it never outlives the loop.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, Sequence
+
+import numpy as np
+
+_HEAD = struct.Struct("<QI")
+_STEADY_ANSWERS = 100
+_BACKOFF_S = (0.1, 5.0)
+
+
+class Worker:
+    """The loop's side: ``infer`` answers, or says None when there is no answer in time.
+
+    A worker that crashed or missed its deadline is killed and started again after a pause that doubles from 0.1 s to
+    5 s; ``restarts`` counts, ``trouble`` says why (None while all is well).
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        classes: int,
+        *,
+        threads: int = 1,
+        backend: str = "litert",
+        kernels: str = "default",
+        deadline_s: float = 1.0,
+        start_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._command = [
+            sys.executable,
+            "-m",
+            "edge_derm.camera.worker",
+            str(bundle),
+            str(threads),
+            backend,
+            kernels,
+        ]
+        self._answer_bytes = 4 * (classes + 1)
+        self._deadline_s, self._start_s, self._clock = deadline_s, start_s, clock
+        self._stderr = tempfile.TemporaryFile()
+        self._sequence = self._good = 0
+        self._pause_s = 0.0
+        self._start_at_s = clock()
+        self._process: subprocess.Popen | None = None
+        self._loaded = False
+        self.restarts = 0
+        self.trouble: str | None = None
+        self._start()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child that runs now."""
+        return self._process.pid if self._process else None
+
+    def wait(self) -> bool:
+        """Wait until the model is loaded; False if it did not in time (``trouble`` says why)."""
+        return self._ready(self._start_s)
+
+    def infer(self, pixels: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """(probabilities float32 [C], inference milliseconds) of uint8 [S, S, 3]; None without an answer."""
+        if not self._ready(0.0):
+            return None
+        self._sequence += 1
+        try:
+            answer = self._ask(self._sequence, pixels.tobytes())
+        except (OSError, TimeoutError, ValueError) as error:
+            self._fail(str(error) or type(error).__name__)
+            return None
+        self._good += 1
+        if self._good >= _STEADY_ANSWERS:
+            self._pause_s = 0.0
+        self.trouble = None
+        return answer[:-1], float(answer[-1])
+
+    def close(self) -> None:
+        """End the child."""
+        self._kill()
+        self._stderr.close()
+
+    def _ask(self, sequence: int, pixels: bytes) -> np.ndarray:
+        assert self._process and self._process.stdin
+        self._process.stdin.write(_HEAD.pack(sequence, len(pixels)) + pixels)
+        self._process.stdin.flush()
+        got, answer = self._receive(self._clock() + self._deadline_s)
+        if got != sequence:
+            raise ValueError(f"answered request {got} instead of {sequence}")
+        return np.frombuffer(answer, np.float32)
+
+    def _receive(self, until_s: float) -> tuple[int, bytes]:
+        sequence, count = _HEAD.unpack(self._read(_HEAD.size, until_s))
+        if count not in (0, self._answer_bytes):
+            raise ValueError(f"expected {self._answer_bytes} bytes, got {count}")
+        return sequence, self._read(count, until_s)
+
+    def _read(self, count: int, until_s: float) -> bytes:
+        assert self._process and self._process.stdout
+        handle, parts = self._process.stdout.fileno(), b""
+        while len(parts) < count:
+            left_s = until_s - self._clock()
+            if left_s <= 0 or not select.select([handle], [], [], left_s)[0]:
+                raise TimeoutError("the inference process did not answer in time")
+            part = os.read(handle, count - len(parts))
+            if not part:
+                raise BrokenPipeError("the inference process ended")
+            parts += part
+        return parts
+
+    def _ready(self, wait_s: float) -> bool:
+        if self._loaded:
+            return True
+        if self._process is None:
+            if self._clock() < self._start_at_s:
+                return False
+            self._start()
+            self.restarts += 1
+        assert self._process and self._process.stdout
+        if not wait_s and not select.select([self._process.stdout.fileno()], [], [], 0)[0]:
+            if self._clock() > self._start_at_s + self._start_s:
+                self._fail("the inference process did not load the model in time")
+            return False
+        try:
+            self._loaded = self._receive(self._clock() + (wait_s or self._deadline_s))[0] == 0
+        except (OSError, TimeoutError, ValueError) as error:
+            self._fail(str(error))
+        return self._loaded
+
+    def _start(self) -> None:
+        self._stderr.seek(0)
+        self._stderr.truncate()
+        self._start_at_s = self._clock()
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
+        )
+
+    def _fail(self, why: str) -> None:
+        self._kill()
+        self._stderr.seek(0)
+        last = self._stderr.read()[-400:].decode(errors="replace").strip().splitlines()
+        self.trouble = f"{why}: {last[-1]}" if last else why
+        self._pause_s = min(max(2 * self._pause_s, _BACKOFF_S[0]), _BACKOFF_S[1])
+        self._start_at_s = self._clock() + self._pause_s
+        self._good = 0
+
+    def _kill(self) -> None:
+        self._loaded = False
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            try:
+                pipe.close()  # type: ignore[union-attr]
+            except OSError:
+                pass
+
+
+def serve(bundle: str, *, threads: int, backend: str, kernels: str) -> None:
+    """The child's life: load, say so, answer until standard input ends."""
+    source, sink = os.dup(0), os.dup(1)
+    os.dup2(2, 1)  # whatever native code prints must not land between answers
+    from edge_derm.runtime import Classifier
+
+    classifier = Classifier.open(bundle, threads=threads, backend=backend, kernels=kernels)
+    shape = (classifier.size_px, classifier.size_px, 3)
+    classifier.predict(np.zeros(shape, np.uint8))
+    _write(sink, _HEAD.pack(0, 0))
+    with os.fdopen(source, "rb") as requests:
+        while head := requests.read(_HEAD.size):
+            sequence, count = _HEAD.unpack(head)
+            pixels = np.frombuffer(requests.read(count), np.uint8).reshape(shape)
+            begun = time.perf_counter()
+            p = classifier.predict(pixels)[0]
+            spent_ms = np.float32((time.perf_counter() - begun) * 1e3)
+            _write(
+                sink,
+                _HEAD.pack(sequence, 4 * (len(p) + 1)) + np.append(p, spent_ms).astype(np.float32).tobytes(),
+            )
+
+
+def _write(handle: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(handle, data) :]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve ``BUNDLE THREADS BACKEND KERNELS``; an error goes to standard error in one line."""
+    from edge_derm.errors import EdgeDermError
+
+    bundle, threads, backend, kernels = arguments
+    try:
+        serve(bundle, threads=int(threads), backend=backend, kernels=kernels)
+    except EdgeDermError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (BrokenPipeError, KeyboardInterrupt):
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
