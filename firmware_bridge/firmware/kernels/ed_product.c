@@ -60,7 +60,9 @@ static void one_pixel(const struct ed_product *p, enum rounding rounding, const 
 static void spread_rest(const int8_t *in, int32_t stride, int32_t rest, uint32_t *to) {
     for (int32_t pixel = 0; pixel < 4; ++pixel, ++to) {
         uint32_t x = 0;
-        memcpy(&x, in + pixel * stride, (size_t)rest);
+        for (int32_t k = 0; k < rest; ++k) {
+            x |= (uint32_t)(uint8_t)in[pixel * stride + k] << (8 * k);
+        }
         const uint32_t even = ed_even(x), odd = ed_odd(x);
         const uint32_t even2 = ed_add_halves(even, even), odd2 = ed_add_halves(odd, odd);
         to[0] = ed_low_halves(even2, odd2);
@@ -69,9 +71,11 @@ static void spread_rest(const int8_t *in, int32_t stride, int32_t rest, uint32_t
 }
 
 /* Four pixels side by side: for every two inputs one word of halves from each pixel, all doubled, because doubled
- * sums are what the first rounding needs. Inputs behind the depth are zero. */
+ * sums are what the first rounding needs. Inputs behind the depth meet weights of zero: they are read if they belong
+ * to the pixel, zero otherwise. */
 static void spread(const int8_t *in, int32_t stride, int32_t depth, uint32_t *patch) {
-    const int8_t *const end = in + (depth & ~3);
+    const int whole = stride >= ((depth + 3) & ~3);
+    const int8_t *const end = in + ((whole ? depth + 3 : depth) & ~3);
     uint32_t a, b, c, d, t;
     while (in != end) {
         __asm__ volatile(SPREAD("%[a]", "%[b]", "%[t]", "[%[in]]") SPREAD("%[c]", "%[d]", "%[t]", "[%[in], %[s]]")
@@ -87,7 +91,7 @@ static void spread(const int8_t *in, int32_t stride, int32_t depth, uint32_t *pa
                          : [s] "r"(stride), [s3] "r"(3 * stride)
                          : "memory");
     }
-    if (depth % 4 != 0) {
+    if (depth % 4 != 0 && !whole) {
         spread_rest(in, stride, depth % 4, patch);
     }
 }
