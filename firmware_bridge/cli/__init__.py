@@ -18,6 +18,7 @@ from ..graph import BridgeError
 # command -> (module in this package, one line for the list); the module has a click command of the same name
 COMMANDS: dict[str, tuple[str, str]] = {
     "infer": ("infer", "One inference on a device over the framed link."),
+    "tflm": ("tflm", "C array, op resolver and measured arena for TensorFlow Lite Micro."),
 }
 
 
