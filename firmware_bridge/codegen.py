@@ -7,7 +7,7 @@ weights. The text depends on model and plan alone: the same every time, no dates
 from __future__ import annotations
 
 import re
-from typing import Callable, Mapping
+from typing import Callable, Mapping, Sequence
 
 from firmware_bridge import ctext, layers_plain, layers_weighted
 from firmware_bridge.graph import BridgeError, Graph, Tensor, UnsupportedError
@@ -25,6 +25,7 @@ BUILDERS: Mapping[str, Callable[[Site], Layer]] = {
     "MEAN": layers_plain.mean,
     "ADD": layers_plain.add,
     "MUL": layers_plain.mul,
+    "LOGISTIC": layers_plain.logistic,
     "QUANTIZE": layers_plain.quantize,
     "PAD": layers_plain.pad,
     "CONCATENATION": layers_plain.concatenation,
@@ -36,18 +37,25 @@ _MOST_STAGES = 65_535
 
 
 def generate_network(
-    graph: Graph, plan: Plan, *, name: str = "net", digest: str = "", open_arena: bool = False
+    graph: Graph,
+    plan: Plan,
+    *,
+    name: str = "net",
+    digest: str = "",
+    open_arena: bool = False,
+    self_test: bool = False,
 ) -> dict[str, str]:
     """Return {file name: C text} of ``plan``, made of ``graph`` (without float edges).
 
     ``name`` begins every file and every public C name; ``digest`` is the model file's SHA-256 in hexadecimal;
-    ``open_arena`` adds ``NAME_arena()``, for check builds that look at intermediate tensors.
+    ``open_arena`` adds ``NAME_arena()``, for check builds that look at intermediate tensors; ``self_test`` declares
+    ``NAME_self_test()``, which ``project`` writes.
     Raises UnsupportedError as ``build_layers``, BridgeError ``bad-name``.
     """
     check_name(name)
     layers = build_layers(graph, plan, name=name)
     return {
-        f"{name}.h": _header(graph, plan, name, digest, open_arena),
+        f"{name}.h": _header(graph, plan, name, digest, open_arena, self_test),
         f"{name}.c": _code(graph, plan, name, layers) + (_ARENA.replace("NAME", name) if open_arena else ""),
         f"{name}_data.h": _data_header(name, layers),
         f"{name}_data.c": _data(name, layers),
@@ -66,6 +74,12 @@ def build_layers(graph: Graph, plan: Plan, *, name: str = "net") -> tuple[Layer,
     places = Places(graph, plan)
     sites = [Site(graph, places, stage, number, name) for number, stage in enumerate(plan.flow.stages)]
     return tuple(_build(site) for site in sites)
+
+
+def count_weights(layers: Sequence[Layer]) -> int:
+    """Return the bytes of weights, biases, scales and tables."""
+    arrays = sum(array.bytes for layer in layers for array in layer.arrays)
+    return arrays + sum(constant.bytes for layer in layers for constant in layer.constants)
 
 
 def check_name(name: str) -> None:
@@ -87,7 +101,7 @@ def _build(site: Site) -> Layer:
     return BUILDERS[site.stage.name](site)
 
 
-def _header(graph: Graph, plan: Plan, name: str, digest: str, open_arena: bool) -> str:
+def _header(graph: Graph, plan: Plan, name: str, digest: str, open_arena: bool, self_test: bool) -> str:
     upper = name.upper()
     inputs = [graph.tensor(index) for index in graph.inputs]
     outputs = [graph.tensor(index) for index in graph.outputs]
@@ -118,6 +132,7 @@ def _header(graph: Graph, plan: Plan, name: str, digest: str, open_arena: bool) 
         "/* Forget the steps of an unfinished inference. */",
         f"void {name}_reset(void);",
         *([f"const int8_t *{name}_arena(void);"] if open_arena else []),
+        *(_SELF_TEST.replace("@NAME@", upper).replace("@name@", name).splitlines() if self_test else []),
         "",
         "#endif",
         "",
@@ -182,10 +197,10 @@ def _schedule(plan: Plan) -> str:
     parts = (
         "",
         "/* Each step: the stage whose next rows it makes. */",
-        ctext.array("schedule", kind, (step.stage for step in plan.schedule.steps)),
+        ctext.array("schedule", kind, (step.stage for step in plan.schedule.steps)).text,
         "/* Rows each stage makes in all, and in a step. */",
-        ctext.array("rows", "int32_t", rows),
-        ctext.array("height", "int32_t", plan.schedule.heights),
+        ctext.array("rows", "int32_t", rows).text,
+        ctext.array("height", "int32_t", plan.schedule.heights).text,
         f"static int32_t made[{len(stages)}];",
         "static int32_t position;",
         "",
@@ -224,6 +239,12 @@ void NAME_run(void) {
 }
 """
 
+
+_SELF_TEST = """
+#define @NAME@_SELF_TEST 1
+/* Run the golden vectors: how many outputs differ, 0 if all is well. Takes a few inferences. */
+int @name@_self_test(void);
+"""
 
 _ARENA = """
 const int8_t *NAME_arena(void) { return (const int8_t *)arena; }
@@ -270,7 +291,7 @@ def _data_header(name: str, layers: tuple[Layer, ...]) -> str:
 def _data(name: str, layers: tuple[Layer, ...]) -> str:
     parts = [f'#include "{name}_data.h"', ""]
     for layer in layers:
-        parts += layer.arrays
+        parts += [array.text for array in layer.arrays]
         parts += [f"const {c.kind} {c.name} = {c.value};" for c in layer.constants]
         if layer.arrays or layer.constants:
             parts.append("")

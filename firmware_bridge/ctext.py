@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Iterable, Mapping, Sequence
 
 _WIDTH = 112
@@ -14,16 +15,26 @@ def integers(values: Iterable[int]) -> str:
     return _lines([str(_LEAST.get(value, value)) for value in values])
 
 
-def array(name: str, kind: str, values: Iterable[int], *, aligned: bool = False) -> str:
-    """Return the definition of a static constant array of ``kind``; ``aligned`` for kernels that load words of it."""
+@dataclass(frozen=True)
+class Array:
+    """The definition of a static constant array, and the bytes it takes on a device."""
+
+    text: str
+    bytes: int
+
+
+def array(name: str, kind: str, values: Iterable[int], *, aligned: bool = False) -> Array:
+    """Return a constant array of ``kind`` (int8_t, uint8_t, …); ``aligned`` for kernels that load words of it."""
     listed = list(values)
     attribute = "ED_ALIGNED " if aligned else ""
-    return f"static const {attribute}{kind} {name}[{len(listed)}] = {integers(listed)};"
+    text = f"static const {attribute}{kind} {name}[{len(listed)}] = {integers(listed)};"
+    return Array(text, len(listed) * (int(re.sub("[^0-9]", "", kind)) // 8))
 
 
-def pairs(name: str, kind: str, values: Sequence[tuple[int, int]]) -> str:
-    """Return the definition of a static constant array of structs of two integers."""
-    return f"static const {kind} {name}[{len(values)}] = {_lines([f'{{{a}, {b}}}' for a, b in values])};"
+def pairs(name: str, kind: str, values: Sequence[tuple[int, int]]) -> Array:
+    """Return a constant array of structs of two int32."""
+    words = [f"{{{a}, {b}}}" for a, b in values]
+    return Array(f"static const {kind} {name}[{len(words)}] = {_lines(words)};", 8 * len(words))
 
 
 def struct(fields: Mapping[str, object]) -> str:

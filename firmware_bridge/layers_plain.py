@@ -58,6 +58,13 @@ def mul(site: Site) -> Layer:
     return _two(site, "mul", {"out": _scale(pack.pack_mul(*scales))})
 
 
+def logistic(site: Site) -> Layer:
+    """LOGISTIC as a table of all 256 answers; its output has the one scale TensorFlow Lite gives it."""
+    if read_scale(site, site.output) != (1 / 256, -128):
+        raise site.refuse(site.output, "expected scale 1/256 and zero point -128", "quantization")
+    return _table(site, pack.table_logistic(*read_scale(site, site.tensor(0))))
+
+
 def quantize(site: Site) -> Layer:
     """QUANTIZE between any two of int8 and uint8; a byte of uint8 is looked up as the int8 of the same bits."""
     source, target = site.tensor(0), site.output
@@ -167,13 +174,14 @@ def _operand(site: Site, place: int, *, repeats: bool) -> tuple[list[Constant], 
         raise site.refuse(tensor, f"expected an int8 constant, got {tensor.dtype}", "type")
     name = f"{site.label}_input_{place}"
     a_row = 0 if repeats else tensor.elements // site.places.seen(site.stage.output).count
-    constant = Constant("int8_t", f"{name}[{tensor.elements}]", ctext.integers(tensor.data.ravel().tolist()))
+    values = ctext.integers(tensor.data.ravel().tolist())
+    constant = Constant("int8_t", f"{name}[{tensor.elements}]", values, tensor.elements)
     return [constant], f"{name} + {a_row} * first" if a_row else name
 
 
 def _table(site: Site, table: np.ndarray) -> Layer:
     call = f"ed_lookup({site.label}, {site.source()}, {site.out}, {_bytes_a_row(site)} * count);"
-    return Layer(call, (Constant("int8_t", f"{site.label}[256]", ctext.integers(table.tolist())),))
+    return Layer(call, (Constant("int8_t", f"{site.label}[256]", ctext.integers(table.tolist()), 256),))
 
 
 def _scale(scale: pack.Scale) -> dict[str, object]:

@@ -88,7 +88,7 @@ def _read_bias(site: Site) -> np.ndarray | None:
     return tensor.data.ravel()
 
 
-def _define(site: Site, packed: pack.Packed) -> tuple[tuple[str, ...], dict[str, object]]:
+def _define(site: Site, packed: pack.Packed) -> tuple[tuple[ctext.Array, ...], dict[str, object]]:
     """Definitions of weights, bias and scale, and the struct fields that point at them."""
     weights, bias, scale = (f"{site.label}_{what}" for what in ("weights", "bias", "scale"))
     pairs = list(zip(packed.multiplier.tolist(), packed.shift.tolist(), strict=True))

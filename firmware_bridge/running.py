@@ -13,6 +13,7 @@ import numpy as np
 
 from firmware_bridge import board as boards
 from firmware_bridge.board import Board, Build
+from firmware_bridge.codegen import build_layers, count_weights
 from firmware_bridge.graph import BoardError
 from firmware_bridge.network import Network, kept_apart
 from firmware_bridge.places import Places
@@ -25,7 +26,8 @@ _MOST_INPUT_BYTES = 160_000  # in one program: the smallest board has 512 kB for
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of a linked program: what inference executes, the weights beside it, and the RAM it keeps."""
+    """Bytes of a linked program: what inference executes (its layer descriptions included), the weights beside it, and the
+    RAM it keeps."""
 
     text: int
     weights: int
@@ -122,21 +124,47 @@ def check_network(network: Network, board: str, inputs: Inputs, **build_options)
     return shipped, Comparison(len(shipped.outputs), values, wrong)
 
 
+def profile_stages(
+    network: Network, board: str, inputs: Sequence[np.ndarray], **build_options
+) -> list[dict[str, object]]:
+    """Return, for each stage, its operator, output shape, steps and instructions (None on the host).
+
+    Each step is counted apart, so a stage's sum carries up to a timer tick (32 to 50 instructions) a step.
+    """
+    counted = run_network(network, board, [inputs], by_step=True, **build_options).step_instructions
+    found = []
+    for number, stage in enumerate(network.plan.flow.stages):
+        op = next(op for op in network.graph.ops if op.index == stage.op)
+        mine = [time for time, step in enumerate(network.plan.schedule.steps) if step.stage == number]
+        found.append(
+            {
+                "operator": stage.name,
+                "tensor": network.graph.tensor(op.outputs[0]).name,
+                "shape": list(network.graph.tensor(op.outputs[0]).shape),
+                "steps": len(mine),
+                "instructions": None if counted is None else int(counted[mine].sum()),
+            }
+        )
+    return found
+
+
 def measure_sizes(build: Build, network: Network, *, name: str = "net") -> Sizes:
     """Return what inference takes in ``build``, from the linker's map; the harness around it is left out."""
-    text = weights = state = 0
+    constant = state = 0
     for piece in build.pieces:
         stem = piece.source.split("-", 1)[-1].removesuffix(".o")
-        inference = stem == name or stem.startswith("ed_") or "(" in piece.source and "mem" in piece.source
-        readable = piece.section.startswith((".text", ".rodata"))
-        if stem == f"{name}_data" and readable:
-            weights += piece.size
-        elif inference and readable:
-            text += piece.size
-        elif stem == name and piece.section.startswith((".bss", ".data")):
+        own = stem in (name, f"{name}_data")
+        if piece.section.startswith((".text", ".rodata")) and (own or _is_needed(piece.source, stem)):
+            constant += piece.size
+        elif own and piece.section.startswith((".bss", ".data")):
             state += piece.size
-    arena = network.plan.arena_bytes
-    return Sizes(text, weights, arena, max(state - arena, 0))
+    weights, arena = count_weights(build_layers(network.graph, network.plan)), network.plan.arena_bytes
+    return Sizes(constant - weights, weights, arena, max(state - arena, 0))
+
+
+def _is_needed(source: str, stem: str) -> bool:
+    """Whether an object file is a kernel or, out of an archive, memcpy, memset or the compiler's arithmetic."""
+    return stem.startswith("ed_") or "(" in source and ("mem" in source or source.startswith("libgcc"))
 
 
 def _groups(network: Network, place: Board, inputs: Inputs) -> Iterator[Inputs]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from firmware_bridge import pack
+from firmware_bridge import ctext, pack
 from firmware_bridge.graph import Graph, Op, Tensor, UnsupportedError
 from firmware_bridge.places import Places
 from firmware_bridge.plan_stages import Stage, same_padding
@@ -17,6 +17,7 @@ class Constant:
     kind: str
     name: str
     value: str
+    bytes: int = 0  # of weights or a table; a struct that describes a layer counts as code
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Layer:
 
     call: str
     constants: tuple[Constant, ...] = ()
-    arrays: tuple[str, ...] = ()
+    arrays: tuple[ctext.Array, ...] = ()
 
 
 @dataclass(frozen=True)

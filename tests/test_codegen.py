@@ -34,6 +34,15 @@ def _range(dtype: str) -> tuple[int, int]:
     return int(limits.min), int(limits.max)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["int8", "uint8"])
+def test_a_converted_network_is_exact_on_every_tensor(recipe, tiny_models):
+    network = read_network(tiny_models[recipe])
+    _, compared = check_network(network, "host", random_inputs(network, 100), extra=board.SANITIZE)
+    assert compared.inputs == 100 and compared.exact, compared.wrong
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_tflite.classifier])
 def test_a_handwritten_network_is_exact_on_every_tensor(make):
     network = read_network(tiny_tflite.pack(make()))
@@ -53,6 +62,7 @@ def test_a_wrong_value_is_seen(tiny_int8):
     assert not compared.exact and convs[0].outputs[0] in compared.wrong
 
 
+@pytest.mark.slow
 @pytest.mark.mcu
 @pytest.mark.parametrize("name", board.BOARDS)
 def test_every_board_gives_the_reference_outputs(name, tiny_int8):

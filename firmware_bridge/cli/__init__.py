@@ -17,6 +17,8 @@ from ..graph import BridgeError
 
 # command -> (module in this package, one line for the list); the module has a click command of the same name
 COMMANDS: dict[str, tuple[str, str]] = {
+    "generate": ("make", "A model as a folder of portable C99."),
+    "run": ("run", "A model on this machine or an emulated board: output, instructions, bytes."),
     "infer": ("infer", "One inference on a device over the framed link."),
     "tflm": ("tflm", "C array, op resolver and measured arena for TensorFlow Lite Micro."),
 }

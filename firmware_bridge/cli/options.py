@@ -16,6 +16,13 @@ json_option = click.option(
     metavar="FILE",
     help="Write the result as JSON; - for standard output, with nothing else there.",
 )
+arena_option = click.option(
+    "--arena",
+    type=click.IntRange(0),
+    default=0,
+    metavar="BYTES",
+    help="Let the arena grow up to this: taller steps, fewer calls. Without it the arena is as small as it gets.",
+)
 
 
 def emit(record: dict[str, Any], json_file: str | None, text: str) -> None:
