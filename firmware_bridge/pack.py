@@ -99,28 +99,42 @@ def pack_product(weights: np.ndarray, bias: np.ndarray | None, scale: np.ndarray
     ``weights`` int8 [outputs, …inputs of one output]; ``bias`` int32 [outputs] or None; ``scale`` float64
     [outputs] or [1].
     """
-    flat = np.asarray(weights, np.int64).reshape(len(weights), -1)
+    flat = np.array(weights, np.int64).reshape(len(weights), -1)
     outputs, depth = flat.shape
     padded = np.zeros((outputs + outputs % 2, -(-depth // 4) * 4), np.int64)
     padded[:outputs, :depth] = flat
+    settled = _settle(padded, bias, scale, outputs=outputs, in_zero=in_zero)
     pairs = padded.reshape(len(padded) // 2, 2, -1).transpose(0, 2, 1)
-    return _finish(pairs.astype(np.int8).tobytes(), padded, bias, scale, outputs=outputs, in_zero=in_zero)
+    return Packed(
+        pairs.astype(np.int8).tobytes(), *settled.arrays, fast=settled.small and settled.most_shift < 0
+    )
 
 
 def pack_depthwise(
     weights: np.ndarray, bias: np.ndarray | None, scale: np.ndarray, *, in_zero: int, multiplier: int = 1
 ) -> Packed:
-    """Pack a depthwise convolution: ``weights`` int8 [1, taps_y, taps_x, outputs]; the rest as ``pack_product``."""
+    """Pack a depthwise convolution: ``weights`` int8 [1, taps_y, taps_x, outputs]; the rest as ``pack_product``.
+
+    Its ``fast`` allows a shift of 0.
+    """
     del multiplier  # the order of weights does not depend on it today
-    outputs = weights.shape[-1]
-    flat = np.asarray(weights, np.int64).reshape(-1, outputs)
-    return _finish(flat.astype(np.int8).tobytes(), flat.T, bias, scale, outputs=outputs, in_zero=in_zero)
+    rows = np.array(weights, np.int64).reshape(-1, weights.shape[-1]).T
+    settled = _settle(rows, bias, scale, outputs=len(rows), in_zero=in_zero)
+    return Packed(
+        rows.T.astype(np.int8).tobytes(), *settled.arrays, fast=settled.small and settled.most_shift <= 0
+    )
 
 
-def _finish(
-    packed: bytes, rows: np.ndarray, bias: np.ndarray | None, scale: np.ndarray, *, outputs: int, in_zero: int
-) -> Packed:
-    """``rows`` int64 [outputs or more, inputs of one output]: the weights by output."""
+class _Settled(NamedTuple):
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray]  # int32 bias, multiplier, shift
+    small: bool
+    most_shift: int
+
+
+def _settle(
+    rows: np.ndarray, bias: np.ndarray | None, scale: np.ndarray, *, outputs: int, in_zero: int
+) -> _Settled:
+    """``rows`` int64 [outputs or more, inputs of one output]: the weights by output; cleared where they do not matter."""
     sums = np.zeros(len(rows), np.int64)
     sums[:outputs] = 0 if bias is None else bias
     sums -= in_zero * rows.sum(1)
@@ -128,12 +142,27 @@ def _finish(
     least = sums + np.minimum(rows * 127, rows * -128).sum(1)
     found = [quantize_multiplier(float(real)) for real in np.broadcast_to(scale, outputs)]
     found += [Scale(0, 0)] * (len(rows) - outputs)
-    right = [Scale(0, -1) if one.multiplier == 0 else one for one in found]  # 0 however it is shifted
-    multiplier, shift = np.array(right, np.int64).T
-    fast = max(most.max(), -least.min()) < _SAFE and shift.max() < 0
+    for n, one in enumerate(found):
+        constant = _constant(int(least[n]), int(most[n]), one)
+        if constant is not None:
+            rows[n], found[n] = 0, Scale(2**30, -1)  # a quarter
+            sums[n] = least[n] = most[n] = 4 * constant
+    multiplier, shift = np.array(found, np.int64).T
     folded = (sums + 2**31) % 2**32 - 2**31
-    thin = [values.astype(np.int32) for values in (folded, multiplier, shift)]
-    return Packed(packed, thin[0], thin[1], thin[2], bool(fast))
+    arrays = (folded.astype(np.int32), multiplier.astype(np.int32), shift.astype(np.int32))
+    return _Settled(arrays, bool(max(most.max(), -least.min()) < _SAFE), int(shift.max()))
+
+
+def _constant(least: int, most: int, scale: Scale) -> int | None:
+    """What every sum from ``least`` to ``most`` becomes, if it is one value, however rounded; beyond int8, any beyond.
+
+    Calibration gives dead channels such a scale, with a bias of ±2^30 that would forbid the faster arithmetic.
+    """
+    if not (-(2**31) <= least and most < 2**31) or scale.shift > 0:
+        return None
+    once = ((x * scale.multiplier + 2 ** (30 - scale.shift)) >> (31 - scale.shift) for x in (least, most))
+    ends = {min(max(x, -600), 600) for x in (*once, rescale(least, scale), rescale(most, scale))}
+    return ends.pop() if len(ends) == 1 else None
 
 
 def pack_add(a_scale: float, b_scale: float, out_scale: float) -> tuple[Scale, Scale, Scale]:

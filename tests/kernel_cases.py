@@ -224,7 +224,7 @@ def random_case(kernel: str, rng: np.random.Generator) -> Case:
 
 
 def _odd(case: Case, rng: np.random.Generator) -> Case:
-    kind = rng.integers(0, 8)
+    kind = rng.integers(0, 10)
     if kind == 0:  # the most negative weight and input: no 16-bit pair holds two such weights
         return replace(case, weights=np.full_like(case.weights, -128), x=np.full_like(case.x, -128))
     if kind == 1:  # left shifts and none
@@ -233,6 +233,13 @@ def _odd(case: Case, rng: np.random.Generator) -> Case:
         return replace(case, scale=rng.choice([0.0, 1e-12, 2.0**-32, 3e-10, 1e-3], case.outputs))
     if kind == 3:  # accumulators near the ends of 32 bits
         return replace(case, bias=(rng.choice([-1, 1], case.outputs) * 2_000_000_000).astype(np.int32))
+    if kind == 6:  # dead channels as calibration leaves them
+        dead = rng.random(case.outputs) < 0.5
+        bias = np.where(dead, rng.choice([-1, 1], case.outputs) * 2**30, case.bias).astype(np.int32)
+        tiny = 2.0**-30 * rng.choice([0.3, 1.0, 9.0, 200.0], case.outputs)
+        return replace(case, bias=bias, scale=np.where(dead, tiny, case.scale))
+    if kind == 7:  # a depthwise channel whose shift is 0
+        return replace(case, scale=np.where(rng.random(case.outputs) < 0.5, 0.7, case.scale))
     if kind == 4:  # exact halves
         return replace(case, scale=2.0 ** rng.integers(-12, -1, case.outputs).astype(float))
     low = int(rng.integers(-128, 100))

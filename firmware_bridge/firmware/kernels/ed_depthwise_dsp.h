@@ -25,7 +25,7 @@ struct ed_dw_group {
     int32_t start, dilation;
     uintptr_t weights; /* of the first tap column of row 0, whether it is used or not */
     int32_t zero2;     /* twice the output's zero point, plus one */
-    int32_t scale[8];  /* multiplier, right shift less one */
+    int32_t scale[8];  /* multiplier, right shift (0 or more) */
     uint32_t taps[18]; /* even channels' and odd channels' doubled weights of each tap, as halves */
     int32_t full_bias[ED_DW_RUNS][4];
 };
@@ -42,10 +42,12 @@ struct ed_dw_group {
 #define ED_DW_ROW1(pointer, w0, w1, w2) "ldr.w r8, [r7, #" pointer "]\n\tadd.w r8, r8, r12\n\t" ED_DW_TAP("[r8]", w0)
 #define ED_DW_ROW2(pointer, w0, w1, w2) ED_DW_ROW1(pointer, w0, w1, w2) ED_DW_TAP("[r8, r9]", w1)
 #define ED_DW_ROW3(pointer, w0, w1, w2) ED_DW_ROW2(pointer, w0, w1, w2) ED_DW_TAP("[r8, r10]", w2)
+/* Halves away from zero: twice the product, less one if negative, then the shift, then one more with ssat. */
 #define ED_DW_REQUANTIZE(r, scale)                                                                                     \
     "ldrd r4, r5, [r7, #" scale "]\n\t"                                                                                \
     "smmulr " r ", " r ", r4\n\t"                                                                                      \
-    "add.w " r ", " r ", " r ", asr #31\n\t"                                                                           \
+    "asr.w r4, " r ", #31\n\t"                                                                                         \
+    "add.w " r ", r4, " r ", lsl #1\n\t"                                                                               \
     "asr.w " r ", " r ", r5\n\t"                                                                                       \
     "add " r ", " r ", r6\n\t"                                                                                         \
     "ssat " r ", #8, " r ", asr #1\n\t"
@@ -157,7 +159,7 @@ static void ed_dw_prepare(const struct ed_depthwise *p, int32_t channel, struct 
     }
     for (int32_t k = 0; k < 4; ++k) {
         group->scale[2 * k] = p->scale[channel + k].multiplier;
-        group->scale[2 * k + 1] = -p->scale[channel + k].shift - 1;
+        group->scale[2 * k + 1] = -p->scale[channel + k].shift;
     }
 }
 

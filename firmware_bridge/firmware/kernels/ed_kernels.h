@@ -55,7 +55,8 @@ struct ed_depthwise {
     const int8_t *weights;        /* pack_depthwise, ED_ALIGNED */
     const int32_t *bias;          /* as many as pack_depthwise gives, like scale */
     const struct ed_scale *scale;
-    int32_t zero, low, high, fast;
+    int32_t zero, low, high;
+    int32_t fast; /* pack_depthwise proved |sum| < 2^30 and no shift > 0 */
 };
 
 /* 1x1 convolution of stride 1: in [pixels][depth], out [pixels][outputs]. */
