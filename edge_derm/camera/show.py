@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from edge_derm.camera.sources import opener
 from edge_derm.camera.window import Window
 from edge_derm.camera.worker import Worker
 from edge_derm.errors import BackendError
-from edge_derm.runtime import decision
+from edge_derm.runtime.classifier import decide_by
 
 
 def show(
@@ -60,7 +61,9 @@ def show(
         closing.callback(worker.close)
         if not worker.wait():
             raise BackendError(f"inference does not start: {worker.trouble}", code="inference")
-        loop = Loop(open_source, worker, _decider(opened), opened.manifest.input.size_px)
+        loop = Loop(
+            open_source, worker, functools.partial(decide_by, opened.manifest), opened.manifest.input.size_px
+        )
         logging = Log(log, limit_bytes=int(log_limit_mb * 1e6), consent=consent) if log else None
         if logging:
             loop.attach(logging)
@@ -107,16 +110,6 @@ def _page(loop: Loop, worker: Worker, about: dict[str, Any], **options: Any) -> 
         }
 
     return Page(about, lambda: loop.counters, state, **options)
-
-
-def _decider(opened: Bundle) -> Callable[[np.ndarray], list[decision.Prediction]]:
-    manifest = opened.manifest
-    return lambda p: decision.decide(
-        p,
-        manifest.labels,
-        conformal_quantile=manifest.conformal_quantile,
-        abstain_threshold=manifest.abstain_threshold,
-    )
 
 
 def _about(opened: Bundle, source: str) -> dict[str, Any]:

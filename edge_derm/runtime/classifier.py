@@ -224,16 +224,7 @@ class Classifier:
 
     def decide(self, p: np.ndarray) -> list[Prediction]:
         """Predictions from probabilities [N, C], by the manifest's quantile and abstain threshold."""
-        fitted = self.manifest.calibration or Calibration()
-        return decision.decide(
-            p,
-            self.labels,
-            conformal_quantile=fitted.class_quantiles or self.manifest.conformal_quantile,
-            abstain_threshold=self.manifest.abstain_threshold,
-            score=fitted.score,
-            penalty=fitted.penalty,
-            free_rank=fitted.free_rank,
-        )
+        return decide_by(self.manifest, p)
 
     def _run(self, engine: Engine, images: np.ndarray) -> np.ndarray:
         scores = engine.run(partial(self._write, images))[0]
@@ -261,6 +252,20 @@ class Classifier:
                 code="images-shape",
             )
         return images
+
+
+def decide_by(manifest: Manifest, p: np.ndarray) -> list[Prediction]:
+    """Predictions from probabilities [N, C], by what was calibrated into ``manifest``."""
+    fitted = manifest.calibration or Calibration()
+    return decision.decide(
+        p,
+        manifest.labels,
+        conformal_quantile=fitted.class_quantiles or manifest.conformal_quantile,
+        abstain_threshold=manifest.abstain_threshold,
+        score=fitted.score,
+        penalty=fitted.penalty,
+        free_rank=fitted.free_rank,
+    )
 
 
 def _onnx_part(bundle: Bundle, backend: str) -> bytes:
