@@ -9,10 +9,17 @@
 
 enum { ED_DW_ROWS = 8, ED_DW_RUNS = 8, ED_DW_ROW_CODE = 24 };
 
-/* Output columns that see the same tap columns first_tap ... first_tap + taps - 1. */
+/* Output columns that see the same tap columns first_tap ... first_tap + taps - 1; bytes from the start of a row to
+ * the first tap of the first output, and of the output behind the last. */
 struct ed_dw_run {
-    int32_t x, count, first_tap, taps;
-    int32_t offset; /* bytes from the start of a row to the first tap of the first output */
+    int32_t first_tap, taps, start, end;
+};
+
+/* The tap rows of one output row, and for each run the taps that lie outside, as bits. */
+struct ed_dw_row {
+    const int8_t *rows[3]; /* the last `taps` of them are used */
+    int32_t first_tap, taps;
+    uint32_t missing[ED_DW_RUNS];
 };
 
 /* Four channels: what the assembly reads. Sums are doubled, as the first rounding wants them. */
@@ -27,7 +34,7 @@ struct ed_dw_group {
     int32_t zero2;     /* twice the output's zero point, plus one */
     int32_t scale[8];  /* multiplier, right shift (0 or more) */
     uint32_t taps[18]; /* even channels' and odd channels' doubled weights of each tap, as halves */
-    int32_t full_bias[ED_DW_RUNS][4];
+    int32_t run_bias[ED_DW_RUNS][4];
 };
 
 #define ED_DW_TAP(address, w)                                                                                          \
@@ -110,87 +117,103 @@ static int32_t ed_dw_inside(int32_t at, int32_t stride, int32_t pad, int32_t dil
 
 /* Runs of output columns from the left; 0 if some column sees nothing. */
 static int32_t ed_dw_columns(const struct ed_window *w, struct ed_dw_run *runs) {
+    const int32_t step = w->stride_x * w->channels;
+    const int32_t full = (w->pad_left + w->stride_x - 1) / w->stride_x; /* the first column that sees all taps, if any */
+    const int32_t room = w->width - 1 - 2 * w->dilation_x + w->pad_left;
+    const int32_t full_end = room < 0 ? 0 : room / w->stride_x + 1;
     int32_t count = 0;
     for (int32_t x = 0; x < w->out_width; ++x) {
         int32_t first;
         const int32_t taps = ed_dw_inside(x, w->stride_x, w->pad_left, w->dilation_x, w->width, &first);
         if (count > 0 && runs[count - 1].first_tap == first && runs[count - 1].taps == taps) {
-            ++runs[count - 1].count;
+            runs[count - 1].end += step;
             continue;
         }
         if (taps == 0 || count == ED_DW_RUNS) {
             return 0;
         }
-        const int32_t column = x * w->stride_x - w->pad_left + first * w->dilation_x;
-        const struct ed_dw_run run = {x, 1, first, taps, column * w->channels};
+        const int32_t start = (x * w->stride_x - w->pad_left + first * w->dilation_x) * w->channels;
+        const int32_t same = x == full && full < full_end ? (full_end < w->out_width ? full_end : w->out_width) - full : 1;
+        const struct ed_dw_run run = {first, taps, start, start + same * step};
         runs[count++] = run;
+        x += same - 1;
     }
     return count;
 }
 
-/* What the taps left out would add, doubled, on top of the bias. */
-static void ed_dw_bias(const struct ed_depthwise *p, int32_t channel, int32_t first_row, int32_t rows,
-                       const struct ed_dw_run *run, int32_t *bias) {
-    for (int32_t k = 0; k < 4; ++k) {
-        bias[k] = p->bias[channel + k];
-    }
+static void ed_dw_find_row(const struct ed_window *w, const struct ed_rows *in, int32_t y, const struct ed_dw_run *runs,
+                           int32_t run_count, struct ed_dw_row *row) {
+    const int32_t top = y * w->stride_y - w->pad_top;
+    row->taps = ed_dw_inside(y, w->stride_y, w->pad_top, w->dilation_y, in->count, &row->first_tap);
     for (int32_t i = 0; i < 3; ++i) {
-        const int row_there = i >= first_row && i < first_row + rows;
-        for (int32_t j = 0; j < 3; ++j) {
-            if (!(row_there && j >= run->first_tap && j < run->first_tap + run->taps)) {
-                const int8_t *weights = p->weights + (3 * i + j) * p->window.channels + channel;
-                for (int32_t k = 0; k < 4; ++k) {
-                    bias[k] += p->window.in_zero * weights[k];
-                }
-            }
-        }
+        const int32_t tap = row->first_tap + i - (3 - row->taps);
+        row->rows[i] = tap < row->first_tap ? in->base : ed_row(in, top + tap * w->dilation_y);
     }
-    for (int32_t k = 0; k < 4; ++k) {
-        bias[k] *= 2;
+    const uint32_t rows_there = ((1u << row->taps) - 1u) << row->first_tap;
+    for (int32_t n = 0; n < run_count; ++n) {
+        const uint32_t columns_there = ((1u << runs[n].taps) - 1u) << runs[n].first_tap;
+        uint32_t there = 0;
+        for (int32_t i = 0; i < 3; ++i) {
+            there |= (rows_there >> i & 1u) ? columns_there << (3 * i) : 0u;
+        }
+        row->missing[n] = ~there & 0x1FFu;
     }
 }
 
 static void ed_dw_prepare(const struct ed_depthwise *p, int32_t channel, struct ed_dw_group *group) {
-    for (int32_t tap = 0; tap < 9; ++tap) {
-        const uint32_t word = ed_load(p->weights + tap * p->window.channels + channel);
-        const uint32_t even = ed_even(word), odd = ed_odd(word);
-        group->taps[2 * tap] = ed_add_halves(even, even);
-        group->taps[2 * tap + 1] = ed_add_halves(odd, odd);
+    const int8_t *weights = p->weights + channel;
+    const struct ed_scale *scale = p->scale + channel;
+    for (uint32_t *to = group->taps; to != group->taps + 18; to += 2, weights += p->window.channels) {
+        const uint32_t word = ed_load(weights), even = ed_even(word), odd = ed_odd(word);
+        to[0] = ed_add_halves(even, even);
+        to[1] = ed_add_halves(odd, odd);
     }
-    for (int32_t k = 0; k < 4; ++k) {
-        group->scale[2 * k] = p->scale[channel + k].multiplier;
-        group->scale[2 * k + 1] = -p->scale[channel + k].shift;
+    for (int32_t *to = group->scale; to != group->scale + 8; to += 2, ++scale) {
+        to[0] = scale->multiplier;
+        to[1] = -scale->shift;
     }
 }
 
-struct ed_dw_row {
-    const int8_t *rows[3];
-    int32_t first_tap, taps;
-};
+/* The bias, and what the missing taps would add; doubled. */
+static void ed_dw_bias(const int32_t *bias, int32_t in_zero, uint32_t missing, const uint32_t *taps, int32_t *to) {
+    const uint32_t zero = (uint32_t)in_zero & 0xFFFFu, zeros = zero | zero << 16;
+    int32_t a = 2 * bias[0], b = 2 * bias[1], c = 2 * bias[2], d = 2 * bias[3];
+    for (; missing != 0; missing &= missing - 1) {
+        const uint32_t *tap = taps + 2 * __builtin_ctz(missing);
+        a = ed_mac_bb(zeros, tap[0], a);
+        c = ed_mac_tt(zeros, tap[0], c);
+        b = ed_mac_bb(zeros, tap[1], b);
+        d = ed_mac_tt(zeros, tap[1], d);
+    }
+    to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+}
 
 /* One output row of four channels. */
-static void ed_dw_row(const struct ed_depthwise *p, int32_t channel, const struct ed_dw_row *row,
-                      const struct ed_dw_run *runs, int32_t count, struct ed_dw_group *group) {
-    for (int32_t i = 0; i < 3; ++i) {
-        group->rows[i] = row->rows[i] + channel;
-    }
+static void ed_dw_row(const struct ed_dw_row *row, const struct ed_dw_run *runs, int32_t count, int32_t channel,
+                      struct ed_dw_group *group) {
+    const int32_t skipped = 3 - row->taps;
+    const uintptr_t taps = (uintptr_t)group->taps + (uintptr_t)((row->first_tap - skipped) * 24);
+    group->rows[0] = row->rows[0] + channel;
+    group->rows[1] = row->rows[1] + channel;
+    group->rows[2] = row->rows[2] + channel;
     for (int32_t n = 0; n < count; ++n) {
         const struct ed_dw_run *run = &runs[n];
-        if (row->taps == 3) {
-            memcpy(group->bias, group->full_bias[n], sizeof group->bias);
-        } else {
-            ed_dw_bias(p, channel, row->first_tap, row->taps, run, group->bias);
-        }
-        const int32_t skipped = 3 - row->taps;
-        group->start = run->offset;
-        group->end = run->offset + run->count * group->in_step;
-        group->weights = (uintptr_t)group->taps + (uintptr_t)((row->first_tap - skipped) * 24 + run->first_tap * 8);
+        memcpy(group->bias, group->run_bias[n], sizeof group->bias);
+        group->start = run->start;
+        group->end = run->end;
+        group->weights = taps + (uintptr_t)(run->first_tap * 8);
         group->entry = (uint32_t)(skipped * (2 + 8 * run->taps) * 4 + 1);
-        (run->taps == 3 ? ed_dw_run3 : run->taps == 2 ? ed_dw_run2 : ed_dw_run1)(group);
+        if (run->taps == 3) {
+            ed_dw_run3(group);
+        } else if (run->taps == 2) {
+            ed_dw_run2(group);
+        } else {
+            ed_dw_run1(group);
+        }
     }
 }
 
-/* Rows first ... first + count - 1, at most ED_DW_ROWS, of all channels. */
+/* At most ED_DW_ROWS output rows, of all channels. */
 static void ed_dw_rows(const struct ed_depthwise *p, const struct ed_dw_row *rows, int32_t count,
                        const struct ed_dw_run *runs, int32_t run_count, int8_t *out) {
     struct ed_dw_group group;
@@ -202,23 +225,16 @@ static void ed_dw_rows(const struct ed_depthwise *p, const struct ed_dw_row *row
     for (int32_t next = 0; next < w->channels; next += 4) {
         const int32_t channel = next + 4 > w->channels ? w->channels - 4 : next; /* the last four may overlap */
         ed_dw_prepare(p, channel, &group);
-        for (int32_t n = 0; n < run_count; ++n) {
-            ed_dw_bias(p, channel, 0, 3, &runs[n], group.full_bias[n]);
-        }
         group.out = out + channel;
-        for (int32_t n = 0; n < count; ++n) {
-            ed_dw_row(p, channel, &rows[n], runs, run_count, &group);
+        for (const struct ed_dw_row *row = rows; row != rows + count; ++row) {
+            if (row == rows || row->first_tap != row[-1].first_tap || row->taps != row[-1].taps) {
+                for (int32_t n = 0; n < run_count; ++n) {
+                    ed_dw_bias(p->bias + channel, w->in_zero, row->missing[n], group.taps, group.run_bias[n]);
+                }
+            }
+            ed_dw_row(row, runs, run_count, channel, &group);
         }
     }
-}
-
-static int ed_dw_find_rows(const struct ed_window *w, const struct ed_rows *in, int32_t y, struct ed_dw_row *row) {
-    row->taps = ed_dw_inside(y, w->stride_y, w->pad_top, w->dilation_y, in->count, &row->first_tap);
-    for (int32_t i = 0; i < 3; ++i) { /* the last ones are used */
-        const int32_t tap = row->first_tap + i - (3 - row->taps);
-        row->rows[i] = tap < row->first_tap ? in->base : ed_row(in, y * w->stride_y - w->pad_top + tap * w->dilation_y);
-    }
-    return row->taps != 0;
 }
 
 /* Returns 0, nothing done, if the layer is not of the kind that this file knows. */
@@ -233,14 +249,15 @@ static int ed_depthwise_dsp(const struct ed_depthwise *p, const struct ed_rows *
     }
     const int32_t run_count = ed_dw_columns(w, runs);
     for (int32_t y = first; y < first + count; ++y) {
-        if (run_count == 0 || !ed_dw_find_rows(w, in, y, &rows[0])) {
+        int32_t tap;
+        if (run_count == 0 || !ed_dw_inside(y, w->stride_y, w->pad_top, w->dilation_y, in->count, &tap)) {
             return 0;
         }
     }
     for (int32_t done = 0; done < count; done += ED_DW_ROWS) {
         const int32_t batch = count - done < ED_DW_ROWS ? count - done : ED_DW_ROWS;
         for (int32_t n = 0; n < batch; ++n) {
-            (void)ed_dw_find_rows(w, in, first + done + n, &rows[n]);
+            ed_dw_find_row(w, in, first + done + n, runs, run_count, &rows[n]);
         }
         ed_dw_rows(p, rows, batch, runs, run_count, out + done * w->out_width * w->channels);
     }
