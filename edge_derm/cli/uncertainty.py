@@ -1,0 +1,85 @@
+"""``uncertainty``: what each measure of uncertainty is worth on given images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import doubting
+from . import options as shared
+from .judge import figure
+
+SAMPLINGS = {
+    "plain": "one pass",
+    "mc": "Monte-Carlo dropout",
+    "tta": "views",
+    "mc_tta": "dropout and views",
+    "features": "feature distance",
+}
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@shared.data_option
+@click.option(
+    "--ood",
+    metavar="DIR",
+    help="Foreign images: classes the model does not know (as --data: those of its own classes it does not know).",
+)
+@click.option(
+    "--mc",
+    type=click.IntRange(0, 1024),
+    default=None,
+    metavar="N",
+    help="Passes under dropout (default: 32 where the model was trained with it).",
+)
+@click.option(
+    "--tta", type=click.IntRange(0, 64), default=8, show_default=True, metavar="N", help="Views of an image."
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 0.9),
+    default=None,
+    metavar="P",
+    help="Rate of --mc (default: what the model was trained with).",
+)
+@click.option(
+    "--dropout-depth",
+    "depth",
+    callback=shared.blocks,
+    default=None,
+    metavar="head|last-K",
+    help="Blocks that dropout reaches back over (default: as trained).",
+)
+@shared.part_option
+@shared.threads_option
+@shared.seed_option
+@shared.json_option
+def uncertainty(bundle: Path, json_file: str | None, **choices: Any) -> None:
+    """Which measure finds the wrong answers, and which the foreign images.
+
+    \b
+    Example:  edge-derm uncertainty d1.bundle --data images/ --ood caltech101/
+    """
+    record = doubting.assess(bundle, **choices)
+    shared.emit(record, json_file, text(record))
+
+
+def text(record: dict[str, Any]) -> str:
+    """A line a measure: finding errors, the risk at 80 % coverage, finding foreign images."""
+    lines = [
+        f"{record['images']} images ({record['part']}), accuracy {record['accuracy']:.3f}; AUROC for finding wrong answers, "
+        "share of the risk gone when the least sure fifth is not answered, AUROC for finding foreign images"
+    ]
+    foreign = (record["ood"] or {}).get("auroc", {})
+    for sampling, rows in record["metrics"].items():
+        lines.append(f"  {SAMPLINGS[sampling]}")
+        for name, row in rows.items():
+            strange = foreign.get(sampling, {}).get(name)
+            lines.append(
+                f"    {name.replace('_', ' '):20} {figure(row['errors'])}  {figure(row['reduction_at_80'])}"
+                + (f"  {figure(strange)}" if strange else "")
+            )
+    return "\n".join(lines)
