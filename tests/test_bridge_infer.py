@@ -79,7 +79,7 @@ def test_a_device_with_another_model_or_other_labels_is_refused(colours, tmp_pat
     model, labels = tmp_path / "model.tflite", tmp_path / "labels.txt"
     model.write_bytes(b"another")
     labels.write_text("a\nb\n")
-    common = ("--port", "loop://", colours[0])
+    common = ("--port", "loop://", "--net", DEMO, colours[0])
     assert infer(*common, "--model", model, wrong=LinkError) == {"code": "other-model"}
     assert infer(*common, "--labels", labels, wrong=LinkError) == {"code": "labels-mismatch"}
     labels.write_text("\n".join("abcdefgh"))
@@ -121,3 +121,55 @@ def test_a_network_folder_for_a_real_port_is_bad_usage(tmp_path):
         cli.cli, ["infer", "--port", "tcp://127.0.0.1:1", "--net", str(HASHING), "lcg:1"]
     )
     assert result.exit_code == 2 and "--net" in result.output
+
+
+def reference(model: bytes, stored: bytes) -> bytes:
+    """What LiteRT's reference kernels make of the stored input."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    interpreter.allocate_tensors()
+    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.set_tensor(given["index"], np.frombuffer(stored, given["dtype"]).reshape(given["shape"]))
+    interpreter.invoke()
+    return interpreter.get_tensor(made["index"]).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["tiny_int8", "tiny_uint8"])
+def test_loop_serves_the_model_it_is_given(kind, request, tmp_path):
+    """A photograph goes through the link into generated C: its output is LiteRT's for edge_derm's own pixels."""
+    from edge_derm.data.preprocess import preprocess
+
+    model = request.getfixturevalue(kind)
+    path, image = tmp_path / "model.tflite", tmp_path / "lesion.png"
+    path.write_bytes(model)
+    pixels = np.random.default_rng(1).integers(0, 256, (75, 110, 3), np.uint8)
+    cv2.imwrite(str(image), pixels[..., ::-1])
+    record = infer("--port", "loop://", "--model", path, image)
+    stored = preprocess(pixels, 32) ^ np.uint8(0x80 if kind == "tiny_int8" else 0)
+    made = np.array(record["output"]).astype(np.int8 if kind == "tiny_int8" else np.uint8)
+    assert made.tobytes() == reference(model, stored.tobytes())
+    assert record["model_sha256"] == hashlib.sha256(model).hexdigest()
+    assert record["label_index"] == int(np.argmax(made))
+
+
+@pytest.mark.mcu
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mps2-an386", "mps3-an547"])
+def test_a_generated_folder_on_an_emulated_board_checks_itself_and_answers(name, tiny_int8, tmp_path):
+    """generate → the link's main → QEMU's UART on TCP → infer: LiteRT's bytes, and time on the board's clock."""
+    path, net = tmp_path / "model.tflite", tmp_path / "net"
+    path.write_bytes(tiny_int8)
+    made = CliRunner().invoke(cli.cli, ["generate", str(path), "--out", str(net)])
+    assert made.exit_code == 0, made.exception
+    with emulated(name, tmp_path / "built", net) as port:
+        for seed in (1, 2):
+            record = infer("--port", port, f"lcg:{seed}", "--model", path)
+            assert np.array(record["output"]).astype(np.int8).tobytes() == reference(
+                tiny_int8, make_lcg(seed, 3072)
+            )
+            assert record["self_check"] == "passed" and 100 < record["device_us"] < 20_000
+
+
+def test_a_folder_without_a_network_is_named(tmp_path):
+    assert infer("--port", "loop://", "--net", tmp_path, "lcg:1", wrong=LinkError) == {"code": "no-network"}

@@ -24,13 +24,13 @@ from . import options as shared
     "--net",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="DIR",
-    help="For loop://: the folder that generate wrote. Without one, a stand-in tells red from green from blue.",
+    help="For loop://: serve the folder that generate wrote.",
 )
 @click.option(
     "--model",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.tflite",
-    help="Refuse a device that serves another model.",
+    help="Refuse a device that serves another model. For loop://: serve this one.",
 )
 @click.option(
     "--labels",
@@ -57,11 +57,14 @@ def infer(
 ) -> None:
     """One inference on a device, an emulated board or this machine.
 
+    loop:// compiles the device's C for this machine; without --model or --net it serves a stand-in that tells red from
+    green from blue.
+
     \b
     Example:  firmware-bridge infer --port /dev/ttyACM0 --labels labels.txt lesion.jpg
     """
     labels = _read_labels(choices["labels"])
-    with _open(port, choices["net"], choices["baud"]) as transport:
+    with _open(port, choices["net"], choices["model"], choices["baud"]) as transport:
         device = Device(transport, patience=Patience(timeout_s=timeout, attempts=attempts))
         info = device.describe()
         _check_model(info, choices["model"])
@@ -103,17 +106,17 @@ def text(record: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _open(port: str, net: Path | None, baud: int) -> Iterator[Transport]:
-    if port.startswith("loop://"):
-        from ..loopback import DEMO, loopback
-
-        with loopback(net or DEMO) as program:
-            yield program
-    elif net is not None:
+def _open(port: str, net: Path | None, model: Path | None, baud: int) -> Iterator[Transport]:
+    if not port.startswith("loop://") and net is not None:
         raise click.UsageError("--net belongs to --port loop://: a device serves what was flashed into it")
-    else:
+    if not port.startswith("loop://"):
         with transports.open_port(port, baud=baud) as place:
             yield place
+        return
+    from ..loopback import DEMO, loop_model, loopback
+
+    with loop_model(model.read_bytes()) if model and not net else loopback(net or DEMO) as program:
+        yield program
 
 
 def _read_labels(path: Path | None) -> list[str] | None:

@@ -11,9 +11,6 @@
 #ifndef NET_LABELS_SHA256
 #define NET_LABELS_SHA256 ""
 #endif
-#ifndef NET_OUTPUT_COUNT
-#define NET_OUTPUT_COUNT NET_OUTPUT_BYTES
-#endif
 
 /* Room for the largest answer, and for chunks of input that make a frame's overhead small. */
 enum {
@@ -58,8 +55,12 @@ static uint8_t self_check(void) {
 }
 
 static void describe(void) {
-    static const uint32_t in[4] = {1, NET_INPUT_HEIGHT, NET_INPUT_WIDTH, NET_INPUT_CHANNELS};
-    static const uint32_t out[4] = {1, NET_OUTPUT_COUNT, 1, 1};
+#ifdef NET_INPUT_HEIGHT
+    static const uint32_t in[4] = {1, NET_INPUT_HEIGHT, NET_INPUT_WIDTH, NET_INPUT_CHANNELS}, in_rank = 4;
+#else
+    static const uint32_t in[4] = {1, NET_INPUT_BYTES, 1, 1}, in_rank = 2;
+#endif
+    static const uint32_t out[4] = {1, NET_OUTPUT_BYTES, 1, 1};
     store_digest(description, NET_MODEL_SHA256);
     store_digest(description + 32, NET_LABELS_SHA256);
     ed_link_store(description + 64, MAX_PAYLOAD, 2);
@@ -67,7 +68,7 @@ static void describe(void) {
 #ifdef NET_DECISION
     description[ED_LINK_SELF_CHECK_AT + 1] = 1;
 #endif
-    store_tensor(description + 68, (net_input_t)-1 < 0, in, 4, (float)NET_INPUT_SCALE, NET_INPUT_ZERO);
+    store_tensor(description + 68, (net_input_t)-1 < 0, in, in_rank, (float)NET_INPUT_SCALE, NET_INPUT_ZERO);
     store_tensor(description + 96, (net_output_t)-1 < 0, out, 2, (float)NET_OUTPUT_SCALE, NET_OUTPUT_ZERO);
 }
 
