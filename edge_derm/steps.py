@@ -299,11 +299,23 @@ def bench(
     runs: int = 200,
     backend: str = "litert",
     threads: int = 1,
+    profile: bool = False,
+    soak_min: float | None = None,
 ) -> dict[str, Any]:
     """Latency, memory and operators on a target."""
     from .measure import targets
 
-    return targets.bench(path, target=target, compare=compare, runs=runs, backend=backend, threads=threads)
+    return targets.bench(
+        path,
+        target=target,
+        compare=compare,
+        runs=runs,
+        backend=backend,
+        threads=threads,
+        profile=profile,
+        soak_min=soak_min,
+        command=command_line(),
+    )
 
 
 def report(paths: Sequence[Path], out: Path) -> dict[str, Any]:

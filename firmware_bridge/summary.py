@@ -87,7 +87,7 @@ def count_dilated_depthwise(graph: Graph) -> int:
 
 def count_macs(graph: Graph) -> int:
     """Return the multiply-accumulates of one run (definition at the top of this module)."""
-    return sum(_macs(graph, op) for op in graph.ops)
+    return sum(operator_macs(graph, op) for op in graph.ops)
 
 
 def count_parameters(graph: Graph) -> int:
@@ -102,7 +102,8 @@ def count_parameters(graph: Graph) -> int:
     )
 
 
-def _macs(graph: Graph, op: Op) -> int:
+def operator_macs(graph: Graph, op: Op) -> int:
+    """Return the multiply-accumulates of one operator in one run."""
     if op.name not in (*_BIASED, "BATCH_MATMUL"):
         return 0
     weights = graph.tensor(op.inputs[1]).shape

@@ -1,14 +1,20 @@
 """Latency records: all samples kept, ratios from one interleaved run, figures by independent arithmetic."""
 
+import io
 import json
+import sys
 import time
 
+import jsonschema
 import numpy as np
 import pytest
 
+from edge_derm.bundle import open_bundle, update_bundle
+from edge_derm.cli.bench import text
 from edge_derm.errors import TargetError
-from edge_derm.measure import benchmark, local, memory
+from edge_derm.measure import benchmark, local, memory, record, targets
 from edge_derm.measure.environment import environment
+from edge_derm.runtime import golden
 
 
 def test_every_sample_is_kept_and_the_figures_are_numpys():
@@ -96,3 +102,64 @@ def test_memory_of_a_broken_model_is_a_named_error(tmp_path):
     with pytest.raises(TargetError, match="memory failed") as caught:
         memory.peak_rss(tmp_path / "x.tflite")
     assert caught.value.code == "memory-child"
+
+
+@pytest.mark.slow
+def test_profile_soak_and_parity_are_in_the_record_and_fit_the_schema(tiny_bundle):
+    made = local.bench(tiny_bundle, runs=50, profile=True, soak_min=0.01)
+    jsonschema.validate(made, record.schema())
+    assert sum(made["operators"].values()) == len(made["profile"]["operators"])
+    assert made["parity"]["default"]["lsb"] == 0 and made["parity"]["default"]["decisions_changed"] == 0
+    said = text(made)
+    assert "timed sub-graphs" in said and "soak: " in said and "not told here" in said
+
+
+def test_a_backend_that_computes_something_else_is_not_timed(tiny_bundle):
+    bundle = open_bundle(tiny_bundle)
+    arrays = dict(golden.read(bundle.part("golden.npz")))
+    for name in ("outputs_default", "outputs_reference"):
+        arrays[name] = arrays[name][:, ::-1].copy()
+        arrays[name][:, 0] = 127
+        arrays[name][:, 1:] = -128
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    update_bundle(bundle, parts={"golden.npz": ("golden", stream.getvalue())})
+    with pytest.raises(TargetError, match="computes something else and is not timed") as caught:
+        local.bench(tiny_bundle, runs=50)
+    assert caught.value.code == "bench-parity"
+
+
+def test_what_bench_cannot_do_is_said_in_one_line(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("EDGE_DERM_TFLITE_RUNTIME_PYTHON", raising=False)
+    with pytest.raises(TargetError, match="--prepare local:tflite-runtime") as caught:
+        local.bench(tiny_bundle, backend="tflite-runtime")
+    assert caught.value.code == "backend-elsewhere"
+    with pytest.raises(TargetError) as caught:
+        local.bench(tiny_bundle, backend="opencv", profile=True)
+    assert caught.value.code == "bench-profile"
+    monkeypatch.setenv("EDGE_DERM_TFLITE_RUNTIME_PYTHON", sys.executable)  # a Python that does not have it
+    with pytest.raises(TargetError, match="tflite_runtime|may name another Python") as caught:
+        local.bench(tiny_bundle, backend="tflite-runtime")
+    assert caught.value.code == "bench-elsewhere"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="tflite-runtime has no wheel for CPython 3.12 and later"
+)
+def test_tflite_runtime_is_prepared_and_measured_in_its_own_python(
+    tiny_bundle, tmp_path_factory, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("EDGE_DERM_TFLITE_RUNTIME_PYTHON", raising=False)
+    target = targets.find_target("local:tflite-runtime")
+    assert target.row()["missing"] == "edge-derm targets --prepare local:tflite-runtime"
+    target.prepare()
+    assert target.ready() == (True, None)
+    made = targets.bench(tiny_bundle, target="local:tflite-runtime", runs=50, command="x")
+    jsonschema.validate(made, record.schema())
+    assert made["backend"] == "tflite-runtime" and made["environment"]["command"] == "x"
+    assert made["environment"]["packages"]["tflite-runtime"] == "2.14.0"
+    assert made["environment"]["packages"]["numpy"].startswith("1.")
+    assert min(made["parity"][kernels]["lsb"] for kernels in ("default", "reference")) <= 2

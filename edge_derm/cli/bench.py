@@ -10,6 +10,8 @@ import click
 from .. import steps
 from . import options as shared
 
+PROFILE_LINES = 12
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="BUNDLE|FILE.tflite")
@@ -22,6 +24,14 @@ from . import options as shared
 @click.option("--target", default="local", show_default=True, help="Where to run.")
 @click.option(
     "--runs", type=click.IntRange(50), default=200, show_default=True, help="Samples after warm-up."
+)
+@click.option("--profile", is_flag=True, help="Also the cost of each operator (timed sub-graphs).")
+@click.option(
+    "--soak",
+    "soak_min",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MIN",
+    help="Also run this many minutes without a pause: drift, temperature, throttling.",
 )
 @shared.backend_option
 @shared.threads_option
@@ -46,7 +56,42 @@ def text(record: dict[str, Any]) -> str:
             f"  against the other: {record['verdict']}, ratio of {what} {ratio['value']:.3f} "
             f"({ratio['low']:.3f} to {ratio['high']:.3f})"
         )
+    lines += profile(record["profile"]) if record.get("profile") else []
+    lines += [f"  {soak(record['soak'])}"] if record.get("soak") else []
     return "\n".join(lines)
+
+
+def profile(found: dict[str, Any]) -> list[str]:
+    """The dearest operators first."""
+    dearest = sorted(found["operators"], key=lambda row: -row["cost_ms"]["value"])
+    lines = [f"  {found['method']}; the whole {found['whole_ms']:.3f} ms"]
+    for row in dearest[:PROFILE_LINES]:
+        cost = row["cost_ms"]
+        shape = "×".join(map(str, row["output_shape"]))
+        lines.append(
+            f"  {row['index']:4} {row['name']:22} {shape:14} {1000 * cost['value']:8.1f} µs ({1000 * cost['low']:.1f} to "
+            f"{1000 * cost['high']:.1f}), {100 * (row['share'] or 0):4.1f} %, {row['macs'] / 1e6:.2f} M MACs"
+        )
+    return lines + (
+        [f"       … and {len(dearest) - PROFILE_LINES} more (--json has all)"]
+        if len(dearest) > PROFILE_LINES
+        else []
+    )
+
+
+def soak(found: dict[str, Any]) -> str:
+    """One line."""
+    drift, warm = found["drift"], found["temperature_c"]
+    flags = {None: "throttling not told here", True: "THROTTLED", False: "never throttled"}
+    return (
+        f"soak: {found['minutes']:.1f} min, {found['runs']:,} runs, {found['verdict']}: last quarter over first "
+        f"{drift['value']:.3f} ({drift['low']:.3f} to {drift['high']:.3f}); {flags[found['throttled']]}; "
+        + (
+            "temperature not told here"
+            if warm is None
+            else f"{warm['first']:.0f} to {warm['highest']:.0f} °C"
+        )
+    )
 
 
 def speed(record: dict[str, Any]) -> str:

@@ -18,6 +18,8 @@ PACKAGES = (
     "numpy",
     "opencv-python-headless",
     "opencv-python",
+    "onnxruntime",
+    "onnxruntime-gpu",
     "tensorflow",
 )
 
@@ -30,7 +32,7 @@ def environment(*, command: str | None = None) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable_cores": _usable_cores(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "clock_mhz": _clock(),
+        "clock_mhz": clock(),
         "temperature_c": temperature(),
         "throttled": throttled(),
         "tegrastats": tegrastats(),
@@ -93,7 +95,8 @@ def tegrastats() -> str | None:
     return line or None
 
 
-def _clock() -> float | None:
+def clock() -> float | None:
+    """The first core's present clock in MHz."""
     text = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
     return int(text) / 1000 if text and text.isdigit() else None
 

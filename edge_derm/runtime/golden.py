@@ -72,6 +72,15 @@ def check(bundle: Bundle, *, backend: str = "litert", threads: int = 1) -> dict[
     }
 
 
+def compare(bundle: Bundle, classifier: Classifier) -> dict[str, Difference]:
+    """How far ``classifier`` (any backend) is from the bundle's golden outputs of each kernel family; see ``check``."""
+    name = bundle.named(ROLE)
+    if name is None:
+        raise BundleError(f"{bundle.path}: holds no golden vectors: export it again", code="golden-missing")
+    arrays = read(bundle.part(name))
+    return {kernels: _compare(classifier, kernels, arrays) for kernels in KERNELS}
+
+
 def read(data: bytes) -> Mapping[str, np.ndarray]:
     """The arrays of npz bytes made by ``make``.
 

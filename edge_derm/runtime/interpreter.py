@@ -54,6 +54,10 @@ class InterpreterEngine:
                 f"{self._package}: the run failed: {_one_line(error)}", code="backend-failed"
             ) from None
 
+    def invoke(self) -> None:
+        """Run once on what the input holds; outputs stay where they are (for timing)."""
+        self._interpreter.invoke()
+
 
 def backend_version(backend: str) -> str:
     """Name and version of the installed engine, ``ai-edge-litert 2.3.0``.
