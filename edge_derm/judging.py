@@ -51,6 +51,7 @@ def calibrate(
     rest = Calibration(
         fit.scaling.scale, fit.scaling.shift, class_quantiles=fit.class_quantiles, **wanted.sets
     )
+    signed = (bundle.path / "signature.json").exists()
     update_bundle(bundle, **fitted, calibration=None if rest == Calibration() else rest)
     return {
         "record": "calibrate",
@@ -61,6 +62,7 @@ def calibrate(
         "risk": risk,
         "doubt": doubt,
         "score": score,
+        "signature_removed": signed,
         **fitted,
         "class_quantiles": fit.class_quantiles,
         "scale": fit.scaling.scale,

@@ -98,7 +98,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     ("bundle-file-extra", lambda bundle: (bundle / "extra.py").write_text("print()")),
     ("bundle-file-extra", lambda bundle: (bundle / ".hidden").write_text("")),
     ("bundle-file-extra", lambda bundle: (bundle / "sub").mkdir()),
-    ("bundle-file-extra", lambda bundle: (bundle / "signature.json").write_text("{}")),
+    ("signature-json", lambda bundle: (bundle / "signature.json").write_text("{}")),
     ("manifest-missing", lambda bundle: (bundle / "manifest.json").unlink()),
     ("bundle-missing", shutil.rmtree),
 ]

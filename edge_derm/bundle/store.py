@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from edge_derm import files
-from edge_derm.bundle import structure
+from edge_derm.bundle import signature, structure
 from edge_derm.bundle.fields import MANIFEST_LIMIT, check_file_name, show
 from edge_derm.bundle.manifest import FileEntry, Manifest, loads
 from edge_derm.errors import BundleError
@@ -89,8 +89,7 @@ def update_bundle(bundle: Bundle, **changes: Any) -> Bundle:
     """Change manifest fields of a bundle on disk (``temperature=1.4``), all of them at once or none.
 
     The manifest alone is exchanged, by one rename. Give ``parts={name: (role, bytes)}`` to add or replace
-    files; the folder is then written anew. Anything computed over the old manifest (a signature) is not
-    carried over.
+    files; the folder is then written anew. A signature is over the old manifest: it is removed first.
 
     Raises:
         BundleError: as ``write_bundle``; ``bundle-file-…`` where the files are no longer the ones that were
@@ -108,36 +107,70 @@ def update_bundle(bundle: Bundle, **changes: Any) -> Bundle:
         )
     manifest = loads(bundle.manifest.updated(files=bundle.manifest.files, **changes).dumps().encode())
     structure.check_interface(structure.check_model(bundle.model), manifest)
-    open_bundle(bundle.path)
+    open_bundle(bundle.path, trust={})
+    (bundle.path / signature.SIGNATURE).unlink(missing_ok=True)
     _exchange_manifest(bundle.path.resolve(), manifest)
     return replace(bundle, manifest=manifest)
 
 
-def open_bundle(path: Path | str) -> Bundle:
-    """Open the bundle in folder ``path`` after verifying every file in it.
+def open_bundle(path: Path | str, *, trust: Mapping[str, Any] | None = None) -> Bundle:
+    """Open the bundle in folder ``path`` after verifying every file in it, and its signature where one is asked for.
+
+    Args:
+        trust: public keys by id of which one must have signed; {}: a signature need not be there, but must be over this
+            manifest; None: as this machine was told (``signature.trusted``).
 
     Raises:
         BundleError: ``bundle-missing``, ``bundle-not-a-folder``, ``bundle-unreadable``, ``manifest-missing``,
             ``manifest-…``, ``bundle-file-name``, ``bundle-file-missing``, ``bundle-file-extra``,
             ``bundle-file-kind`` (a link, folder or device), ``bundle-file-size`` (truncated or grown),
             ``bundle-file-digest`` (altered), ``model-…`` (not a well-formed .tflite, or not the one the
-            manifest describes).
+            manifest describes), ``signature-missing`` and the other ``signature-…`` and ``trust-…``.
     """
     path = Path(path)
-    present = _list(path)
-    if MANIFEST not in present:
+    text = _manifest_text(path)
+    if trust is None:
+        trust = signature.trusted()
+    if trust or os.path.lexists(path / signature.SIGNATURE):
+        where = path / signature.SIGNATURE
+        signature.check(signature.parse(read_signature(path), where), text, trust, where)
+    return _open(path, text)
+
+
+def open_unsigned(path: Path | str) -> Bundle:
+    """``open_bundle`` without a look at the signature: for who is about to sign."""
+    return _open(Path(path), _manifest_text(Path(path)))
+
+
+def _manifest_text(path: Path) -> bytes:
+    if MANIFEST not in _list(path):
         raise BundleError(
             f"{path}: expected a bundle, found no {MANIFEST}: give the folder that export wrote",
             code="manifest-missing",
         )
-    manifest = loads(_read(path / MANIFEST, limit=MANIFEST_LIMIT))
-    _check_listing(path, present, manifest)
+    return _read(path / MANIFEST, limit=MANIFEST_LIMIT)
+
+
+def _open(path: Path, text: bytes) -> Bundle:
+    manifest = loads(text)
+    _check_listing(path, _list(path), manifest)
     model = _read_verified(path / MODEL, manifest.files[MODEL])
     for name, entry in manifest.files.items():
         if name != MODEL:
             _read_verified(path / name, entry)
     structure.check_interface(structure.check_model(model), manifest)
     return Bundle(path=path, manifest=manifest, model=model)
+
+
+def read_signature(path: Path) -> bytes:
+    """The bytes of a bundle's ``signature.json``. Raises BundleError ``signature-missing``, ``bundle-file-kind``."""
+    where = path / signature.SIGNATURE
+    if not os.path.lexists(where):
+        raise BundleError(
+            f"{path}: not signed, and this machine was told to open signed bundles only: sign it with 'edge-derm sign'",
+            code="signature-missing",
+        )
+    return _read(where, limit=signature.LIMIT_BYTES)
 
 
 def _list(path: Path) -> set[str]:
@@ -164,7 +197,7 @@ def _check_listing(path: Path, present: set[str], manifest: Manifest) -> None:
         raise BundleError(
             f"{path}: {missing[0]} is listed but missing: copy the bundle again", code="bundle-file-missing"
         )
-    extra = sorted(present - listed - {MANIFEST})
+    extra = sorted(present - listed - {MANIFEST, signature.SIGNATURE})
     if extra:
         raise BundleError(
             f"{path}: {show(extra[0])} is not listed in {MANIFEST}: a bundle holds only what it lists",

@@ -31,6 +31,9 @@ COMMANDS = {
     "uncertainty": ("uncertainty", "Which measure finds wrong answers and foreign images."),
     "bench": ("bench", "Latency and memory."),
     "targets": ("targets", "Where a model can be measured from here, and what is missing."),
+    "keygen": ("sign", "A new key pair for signing bundles."),
+    "sign": ("sign", "Sign a bundle: its manifest, hence every file."),
+    "verify-signature": ("sign", "Is a bundle whole, and signed by a key you trust?"),
     "camera": ("camera", "The camera loop: in a browser, in a window, or headless."),
     "report": ("report", "One self-contained HTML page from runs, bundles and records."),
 }
@@ -46,7 +49,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __name__)
-        return getattr(module, cmd_name)
+        return getattr(module, cmd_name.replace("-", "_"))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -118,4 +121,6 @@ def missing_package(error: ImportError) -> str:
             f"this command needs TensorFlow and found no package {package!r}: "
             "pip install 'edge-derm[train]' (a board does not need it: train and export elsewhere)"
         )
+    if package == "cryptography":
+        return "this command needs the package cryptography: pip install 'edge-derm[sign]'"
     return f"a needed package is missing: {error}"

@@ -81,6 +81,8 @@ def figures(record: dict[str, Any]) -> str:
         for name in ("accuracy", "balanced_accuracy", "ece", "brier")
     ]
     lines += [f"  AUROC {label}: {figure(value)}" for label, value in record["auroc"].items()]
+    if record["signature_removed"]:
+        lines.append("  the signature no longer fitted and was removed: sign the bundle again")
     return "\n".join(lines)
 
 
