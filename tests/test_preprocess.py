@@ -1,5 +1,6 @@
 """One geometry, integer-exact, whatever the platform."""
 
+import concurrent.futures
 import hashlib
 
 import cv2
@@ -113,3 +114,20 @@ def test_broken_and_missing_files_are_named(tmp_path):
         assert caught.value.code == "image-broken"
     with pytest.raises(DataError, match="no such file"):
         read_image(tmp_path / "absent.jpg")
+
+
+@pytest.mark.parametrize("side", [64, 100, 128, 200, 480, 999])
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_a_result_is_never_overwritten_by_a_later_call_nor_shared_between_threads(side, order):
+    rng = np.random.default_rng(side)
+    images = [rng.integers(0, 256, (side, side + 7, 3), dtype=np.uint8) for _ in range(6)]
+    first = [preprocess(image, 64, order=order) for image in images]
+    kept = [pixels.copy() for pixels in first]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        again = list(pool.map(lambda image: preprocess(image, 64, order=order), images * 8))
+    for pixels, copy in zip(first, kept):
+        np.testing.assert_array_equal(pixels, copy)
+    for i, pixels in enumerate(again):
+        np.testing.assert_array_equal(pixels, kept[i % len(images)])
+    images[0][:] = 0
+    assert side == 64 or (first[0] == kept[0]).all()
