@@ -221,3 +221,22 @@ def test_any_bytes_in_place_of_a_signature_are_refused_by_name(data: bytes) -> N
     with pytest.raises(BundleError) as caught:
         signature.parse(data, Path("signature.json"))
     assert caught.value.code in ("signature-json", "signature-schema")
+
+
+@pytest.mark.slow
+def test_calibrate_says_that_the_signature_is_gone_and_evaluate_says_nothing(signed: Path) -> None:
+    from click.testing import CliRunner
+
+    from edge_derm.cli import cli
+
+    update_bundle(open_bundle(signed), labels=("keratosis", "melanoma", "nevus", "vascular"))
+    keygen(signed.parent / "key")
+    sign(signed, signed.parent / "key")
+    runner = CliRunner()
+    for expected in (True, False):
+        done = runner.invoke(
+            cli, ["calibrate", str(signed), "--data", "synthetic:60"], catch_exceptions=False
+        )
+        assert done.exit_code == 0 and ("sign the bundle again" in done.output) == expected
+    done = runner.invoke(cli, ["evaluate", str(signed), "--data", "synthetic:60"], catch_exceptions=False)
+    assert done.exit_code == 0 and "signature" not in done.output

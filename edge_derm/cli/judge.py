@@ -81,8 +81,6 @@ def figures(record: dict[str, Any]) -> str:
         for name in ("accuracy", "balanced_accuracy", "ece", "brier")
     ]
     lines += [f"  AUROC {label}: {figure(value)}" for label, value in record["auroc"].items()]
-    if record["signature_removed"]:
-        lines.append("  the signature no longer fitted and was removed: sign the bundle again")
     return "\n".join(lines)
 
 
@@ -176,4 +174,6 @@ def fitted(bundle: Path, record: dict[str, Any]) -> str:
             f"{record['accuracy_after']:.3f}, balanced accuracy {record['balanced_accuracy_before']:.3f} to "
             f"{record['balanced_accuracy_after']:.3f} (--scaling temperature keeps the decisions)"
         )
+    if record["signature_removed"]:
+        lines.append("  the signature no longer fitted and was removed: sign the bundle again")
     return "\n".join(lines)
