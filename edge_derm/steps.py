@@ -301,6 +301,7 @@ def bench(
     threads: int = 1,
     profile: bool = False,
     soak_min: float | None = None,
+    count_instructions: bool = False,
 ) -> dict[str, Any]:
     """Latency, memory and operators on a target."""
     from .measure import targets
@@ -315,6 +316,7 @@ def bench(
         profile=profile,
         soak_min=soak_min,
         command=command_line(),
+        count_instructions=count_instructions,
     )
 
 

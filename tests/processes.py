@@ -18,6 +18,19 @@ def alive(pattern):
     return found
 
 
+def children(parent):
+    """``{pid: name}`` of the processes that ``parent`` started."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        if int(rest.split()[1]) == parent:
+            found[int(entry.name)] = name
+    return found
+
+
 def wait_for(condition, seconds=60):
     """The first true value of ``condition``, asked until ``seconds`` have passed."""
     end = time.monotonic() + seconds

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edge_derm.errors import TargetError
-from edge_derm.measure import arm64, cache, onboard, process, qemu, record, targets, wheels
+from edge_derm.measure import arm64, cache, emulated, onboard, process, qemu, record, targets, wheels
 from processes import alive, wait_for
 
 CLI = [sys.executable, "-c", "from edge_derm.cli import main; main()"]
@@ -34,13 +34,13 @@ def tree():
 
 
 def test_an_inference_costs_what_lies_between_its_marks_less_an_empty_pair():
-    assert qemu.inferences([100, 107, 200, 307, 400, 517]) == [100, 110]
+    assert emulated.inferences([100, 107, 200, 307, 400, 517]) == (100, 110)
 
 
 def test_parity_counts_steps_and_changed_decisions():
     here = {"default": [[10, 20], [5, 4]], "reference": [[1, 0]]}
     there = {"default": [[10, 17], [4, 5]], "reference": [[1, 0]]}
-    found = qemu.parity(here, there, there="engine 1")
+    found = emulated.differences(here, there)
     assert found["default"] == {"images": 2, "max_difference": 3.0, "decisions_changed": 1}
     assert found["reference"] == {"images": 1, "max_difference": 0.0, "decisions_changed": 0}
 
@@ -234,18 +234,15 @@ def test_a_killed_emulator_is_named_and_nothing_is_left(tree, tiny_bundle, tmp_p
         assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_marks_come_in_pairs_around_every_call(monkeypatch):
-    seeks, calls = [], []
-    monkeypatch.setattr(os, "lseek", lambda handle, offset, whence: seeks.append((offset, len(calls))))
-    onboard.mark_inferences(lambda: calls.append(1), 3)
-    assert [offset for offset, _ in seeks] == [onboard.MARK] * 8
-    warm = onboard.WARMUP
-    assert [done for _, done in seeks] == [warm, warm, warm, warm + 1, warm + 1, warm + 2, warm + 2, warm + 3]
+def test_marks_come_in_pairs_around_every_call():
+    calls = []
+    marks = onboard.mark_inferences(lambda: calls.append(1), 3, lambda: len(calls))
+    assert [mark - onboard.WARMUP for mark in marks] == [0, 0, 0, 1, 1, 2, 2, 3]
 
 
 def test_without_golden_vectors_the_images_are_seeded_noise(tiny_int8, tmp_path):
     (tmp_path / "m.tflite").write_bytes(tiny_int8)
-    images = qemu.test_images(tmp_path / "m.tflite")
-    assert images.shape == (qemu.IMAGES, 32, 32, 3) and images.dtype == np.uint8
-    assert np.array_equal(images, qemu.test_images(tmp_path / "m.tflite"))
+    images = emulated.images_for(tmp_path / "m.tflite")
+    assert images.shape == (emulated.IMAGES, 32, 32, 3) and images.dtype == np.uint8
+    assert np.array_equal(images, emulated.images_for(tmp_path / "m.tflite"))
     assert images[0].std() > 60 and images[-1].std() == 0

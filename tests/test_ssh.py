@@ -17,7 +17,7 @@ import board_server
 from edge_derm.errors import BackendError, TargetError
 from edge_derm.measure import payload, record, remote, ssh, targets, visit
 from edge_derm.measure.environment import environment
-from processes import alive, wait_for
+from processes import alive, children, wait_for
 
 CLI = [sys.executable, "-c", "from edge_derm.cli import main; main()"]
 SLEEP = ["-c", "import time; time.sleep(60)"]
@@ -206,16 +206,8 @@ def test_a_program_killed_on_the_board_is_told_from_a_lost_connection(board):
 
 def sessions(board):
     """The server's processes that carry a connection: children of the listener, and theirs."""
-    parents = {
-        int(p.name): int((p / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        for p in Path("/proc").glob("[0-9]*")
-    }
-    first = [pid for pid, parent in parents.items() if parent == board.pid]
-    return first + [
-        pid
-        for pid, parent in parents.items()
-        if parent in first and "sshd" in (Path(f"/proc/{pid}/comm").read_text())
-    ]
+    found = children(board.pid)
+    return [*found, *(pid for parent in found for pid, name in children(parent).items() if "sshd" in name)]
 
 
 @pytest.mark.slow

@@ -33,6 +33,11 @@ PROFILE_LINES = 12
     metavar="MIN",
     help="Also run this many minutes without a pause: drift, temperature, throttling.",
 )
+@click.option(
+    "--count-instructions",
+    is_flag=True,
+    help="On board:…: one core whose clock counts (the others always count or cannot).",
+)
 @shared.backend_option
 @shared.threads_option
 @shared.json_option

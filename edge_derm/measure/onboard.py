@@ -2,8 +2,10 @@
 
     python -m edge_derm.measure.onboard JOB.json
 
-A job for the instruction counter is ``{models: [path], images: {path: npy file}, inferences: N, backend, threads}``; one for a
-measurement is ``{models: [path] or [path, other], bench: {options of local.bench}}``.
+``{bench: {options of local.bench}, models: [path] or [path, other]}`` measures as ``local`` does.
+``{count: [{model: path, images: npy file}], inferences: N, backend, threads}`` is for an emulator: outputs of every model and
+marks around each inference for its instruction counter; with ``clock: true`` the marks are read from the clock instead,
+which QEMU's ``-icount shift=0`` advances by one nanosecond an instruction; with ``look: true`` also memory and environment.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import os
 import platform
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any, Callable
@@ -39,39 +42,43 @@ def outputs(path: Path, images: np.ndarray, **choices: Any) -> dict[str, list[li
     }
 
 
-def mark_inferences(call: Callable[[], Any], inferences: int) -> None:
-    """Warm up, then mark before and after nothing, and before and after each call: 2 + 2·N marks."""
-    handle = os.open(os.devnull, os.O_RDONLY)
-    try:
-        for _ in range(WARMUP):
-            call()
-        for what in [lambda: None, *[call] * inferences]:
-            os.lseek(handle, MARK, os.SEEK_SET)
-            what()
-            os.lseek(handle, MARK, os.SEEK_SET)
-    finally:
-        os.close(handle)
+def mark_inferences(call: Callable[[], Any], inferences: int, mark: Callable[[], Any]) -> list[Any]:
+    """Warm up, then mark before and after nothing, and before and after each call: the 2 + 2·N values of ``mark``."""
+    for _ in range(WARMUP):
+        call()
+    marks = []
+    for what in [lambda: None, *[call] * inferences]:
+        marks.append(mark())
+        what()
+        marks.append(mark())
+    return marks
 
 
 def count(job: dict[str, Any]) -> dict[str, Any]:
-    """For the instruction counter: marked inferences and the outputs of every model, and what ran them."""
+    """For an emulator: marked inferences and the outputs of every model, and what ran them."""
     choices = {"backend": job["backend"], "threads": job["threads"]}
+    handle = os.open(os.devnull, os.O_RDONLY)
+    mark = time.perf_counter_ns if job.get("clock") else lambda: os.lseek(handle, MARK, os.SEEK_SET)
     results = []
-    for name in job["models"]:
-        path, images = Path(name), np.load(job["images"][name], allow_pickle=False)
+    for row in job["count"]:
+        path, images = unpacked(Path(row["model"])), np.load(row["images"], allow_pickle=False)
         classifier = open_classifier(path, **choices)
-        mark_inferences(lambda: classifier.predict(images[0]), job["inferences"])
-        results.append({"outputs": outputs(path, images, **choices)})
+        marks = mark_inferences(lambda: classifier.predict(images[0]), job["inferences"], mark)
+        results.append({"marks": marks, "outputs": outputs(path, images, **choices)})
+        if job.get("look"):
+            results[-1]["memory"] = _memory(path, **choices)
+    os.close(handle)
     return {
         "machine": platform.machine(),
         "python": platform.python_version(),
         "backend": backend_version(job["backend"]),
         "models": results,
+        "environment": _environment() if job.get("look") else None,
     }
 
 
 def bench(job: dict[str, Any]) -> dict[str, Any]:
-    """The record of ``local.bench`` here; models that came as zip files are unpacked first."""
+    """The record of ``local.bench`` here."""
     from edge_derm.measure import local
 
     paths = [unpacked(Path(name)) for name in job["models"]]
@@ -95,6 +102,18 @@ def main(order: Path) -> None:
     except EdgeDermError as error:
         sys.exit(f"edge-derm-error: {type(error).__name__} {error.code} {error}")
     print(json.dumps(answer, default=lambda value: value.tolist()))  # NumPy's own numbers
+
+
+def _memory(path: Path, **choices: Any) -> dict[str, Any]:
+    from edge_derm.measure.memory import peak_rss
+
+    return peak_rss(path, **choices)
+
+
+def _environment() -> dict[str, Any]:
+    from edge_derm.measure.environment import environment
+
+    return environment()
 
 
 if __name__ == "__main__":

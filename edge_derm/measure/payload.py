@@ -27,12 +27,12 @@ def runner() -> bytes:
     return stream.getvalue()
 
 
-def model_files(path: Path, name: str) -> list[tuple[str, bytes]]:
-    """A bundle's files packed as ``name.zip``, or a bare .tflite as ``name.tflite``: ``[(file name, bytes)]``."""
+def model_file(path: Path, name: str) -> tuple[str, bytes]:
+    """``(file name, bytes)``: a bundle's files packed as ``name.zip``, or a bare .tflite as ``name.tflite``."""
     if path.is_file():
-        return [(f"{name}.tflite", path.read_bytes())]
+        return f"{name}.tflite", path.read_bytes()
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for part in sorted(path.iterdir()):
             archive.writestr(zipfile.ZipInfo(part.name, (1980, 1, 1, 0, 0, 0)), part.read_bytes())
-    return [(f"{name}.zip", stream.getvalue())]
+    return f"{name}.zip", stream.getvalue()

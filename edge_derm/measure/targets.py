@@ -15,7 +15,12 @@ from typing import Any, Callable
 from edge_derm.errors import TargetError
 from edge_derm.measure import record
 
-KINDS = {"local": "edge_derm.measure.local", "qemu": "edge_derm.measure.qemu", "ssh": "edge_derm.measure.ssh"}
+KINDS = {
+    "local": "edge_derm.measure.local",
+    "qemu": "edge_derm.measure.qemu",
+    "ssh": "edge_derm.measure.ssh",
+    "board": "edge_derm.measure.board",
+}
 
 
 @dataclass(frozen=True)

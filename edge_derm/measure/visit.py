@@ -73,13 +73,19 @@ _REASONS = (
 
 def bench(address: Address, path: Path, *, compare: Path | None = None, **options: Any) -> dict[str, Any]:
     """The record that ``onboard`` makes on the board. Raises as ``visit`` does."""
-    sent = payload.model_files(path, "model") + (
-        [] if compare is None else payload.model_files(compare, "other")
-    )
+    sent = [payload.model_file(each, name) for each, name in ((path, "model"), (compare, "other")) if each]
     job = {"models": [name for name, _ in sent], "bench": options}
-    files = [(payload.RUNNER, payload.runner()), ("job.json", json.dumps(job).encode()), *sent]
-    modules = ["numpy", "flatbuffers", _MODULES.get(options.get("backend") or "litert", "numpy")]
-    return json.loads(visit(address, files, ["-m", "edge_derm.measure.onboard", "job.json"], modules=modules))
+    files = [(payload.RUNNER, payload.runner()), *sent]
+    return dict(json.loads(run_job(address, files, job, backend=options.get("backend") or "litert")))
+
+
+def run_job(
+    address: Address, files: Sequence[tuple[str, bytes]], job: dict[str, Any], *, backend: str
+) -> str:
+    """What ``onboard`` answers to ``job`` there. Raises as ``visit`` does."""
+    modules = ["numpy", "flatbuffers", _MODULES.get(backend, "numpy")]
+    order = [*files, ("job.json", json.dumps(job).encode())]
+    return visit(address, order, ["-m", "edge_derm.measure.onboard", "job.json"], modules=modules)
 
 
 def visit(
