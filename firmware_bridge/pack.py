@@ -33,7 +33,14 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
 }
 """The files of firmware/kernels that an operator needs, beside HEADERS."""
 
-HEADERS = ("ed_kernels.h", "ed_inside.h", "ed_dsp.h", "ed_depthwise_dsp.h")
+HEADERS = (
+    "ed_kernels.h",
+    "ed_inside.h",
+    "ed_dsp.h",
+    "ed_product_dsp.h",
+    "ed_product_helium.h",
+    "ed_depthwise_dsp.h",
+)
 
 ADD_LEFT_SHIFT = 20
 _SAFE = 2**30  # sums below it, doubled, still fit 32 bits

@@ -15,6 +15,9 @@
 #define ED_DSP 1
 #include "ed_dsp.h"
 #endif
+#if !defined(ED_PORTABLE) && defined(__ARM_FEATURE_MVE)
+#define ED_HELIUM 1
+#endif
 
 /* Right shifts of negative numbers are arithmetic, as on every compiler there is. */
 
