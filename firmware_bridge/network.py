@@ -36,7 +36,7 @@ class Network:
         return tuple(self.graph.tensor(index).shape for index in self.graph.inputs)
 
 
-def read_network(model: bytes, *, arena_limit: int = 0) -> Network:
+def read_network(model: bytes, *, arena_limit: int | None = None) -> Network:
     """Return ``model`` read and planned; ``arena_limit`` as in ``plan.plan``.
 
     Raises FormatError (not a well-formed .tflite), UnsupportedError (no C for it) or PlanError.

@@ -9,6 +9,7 @@ in any order.
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass
 from typing import Iterable, Mapping
 
@@ -19,6 +20,7 @@ from firmware_bridge.plan_schedule import Schedule
 from firmware_bridge.plan_stages import Flow
 
 ALIGNMENT = 4
+TRIES = 150
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,38 @@ def size_rings(flow: Flow, schedule: Schedule) -> dict[int, int]:
     return capacities
 
 
-def place(flow: Flow, schedule: Schedule) -> tuple[Block, ...]:
-    """Return non-disturbing blocks of small total size: first fit by size, by birth and by death; the best of them."""
+def place(flow: Flow, schedule: Schedule, *, enough: int = 0, tries: int = TRIES) -> tuple[Block, ...]:
+    """Return non-disturbing blocks of small total size.
+
+    First fit by size, by birth and by death; then the best order is changed at random, always in the same way, up to
+    ``tries`` times, while the arena is above both ``enough`` and the bytes in use at the fullest step.
+    """
     capacities = size_rings(flow, schedule)
     lives = {tensor: _slot_lives(schedule, tensor, capacities[tensor]) for tensor in flow.maps}
     size = {tensor: capacities[tensor] * rows.row_bytes for tensor, rows in flow.maps.items()}
+    goal = max(enough, _fullest(flow, lives))
     orders = (
         sorted(flow.maps, key=lambda t: (-size[t], t)),
         sorted(flow.maps, key=lambda t: (lives[t][:, 0].min(), -size[t], t)),
         sorted(flow.maps, key=lambda t: (-lives[t][:, 1].max(), -size[t], t)),
     )
-    found = (_fit(flow, capacities, lives, order) for order in orders)
-    return min(found, key=arena_bytes)
+    found = [(_fit(flow, capacities, lives, order), order) for order in orders]
+    blocks, best = min(found, key=lambda one: arena_bytes(one[0]))
+    chance = random.Random(len(flow.maps))
+    for _ in range(tries):
+        if arena_bytes(blocks) <= goal:
+            break
+        changed = _move_one(best, chance)
+        tried = _fit(flow, capacities, lives, changed)
+        if arena_bytes(tried) <= arena_bytes(blocks):
+            blocks, best = tried, changed
+    return blocks
+
+
+def least_bytes(flow: Flow, schedule: Schedule) -> int:
+    """Return the bytes in use at the fullest step of ``schedule``: no placing needs fewer."""
+    capacities = size_rings(flow, schedule)
+    return _fullest(flow, {t: _slot_lives(schedule, t, capacities[t]) for t in flow.maps})
 
 
 def arena_bytes(blocks: Iterable[Block]) -> int:
@@ -144,6 +166,24 @@ def _slot_lives(schedule: Schedule, tensor: int, capacity: int) -> np.ndarray:
         ],
         np.int64,
     )
+
+
+def _fullest(flow: Flow, lives: Mapping[int, np.ndarray]) -> int:
+    last = max(int(life[:, 1].max()) for life in lives.values())
+    change = np.zeros(
+        last + 3, np.int64
+    )  # at time t, from −1: bytes that come into use less those no longer in use
+    for tensor, life in lives.items():
+        np.add.at(change, life[:, 0] + 1, flow.maps[tensor].row_bytes)
+        np.add.at(change, life[:, 1] + 2, -flow.maps[tensor].row_bytes)
+    return int(change.cumsum().max())
+
+
+def _move_one(order: list[int], chance: random.Random) -> list[int]:
+    changed = list(order)
+    moved = changed.pop(chance.randrange(len(changed)))
+    changed.insert(chance.randrange(len(changed) + 1), moved)
+    return changed
 
 
 def _fit(

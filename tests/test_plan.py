@@ -140,9 +140,9 @@ def disturbed(made: Plan) -> str:
 
 
 @settings(max_examples=40, deadline=None)
-@given(networks())
-def test_a_plan_never_lets_a_row_be_disturbed(graph):
-    made = plan(graph)
+@given(networks(), st.data())
+def test_a_plan_never_lets_a_row_be_disturbed(graph, data):
+    made = plan(graph, arena_limit=data.draw(st.sampled_from([None, 0, 5_000])))
     assert disturbed(made) == ""
     produced = [
         (step.stage, row)
@@ -198,17 +198,24 @@ def test_a_mobilenet_needs_less_than_half_of_a_tensor_by_tensor_arena(size, dila
 
 def test_a_mean_over_the_whole_map_never_needs_the_whole_map():
     net = Net(40, 16, 8)
-    made = plan(net.graph(net.mean(net.conv(net.conv(0, 0, taps=3, depthwise=True), 64))))
+    made = plan(net.graph(net.mean(net.conv(net.conv(0, 0, taps=3, depthwise=True), 64))), arena_limit=0)
     assert made.arena_bytes <= 40 * 8 * 16 + 3 * 8 * (16 + 64)  # of the last map (20 kB) a few rows
     assert disturbed(made) == ""
 
 
 def test_a_larger_arena_buys_fewer_steps_and_is_never_exceeded():
     graph = mobilenet(64)
-    small, roomy = plan(graph), plan(graph, arena_limit=24_000)
+    small, roomy = plan(graph, arena_limit=0), plan(graph, arena_limit=24_000)
     assert small.arena_bytes <= roomy.arena_bytes <= 24_000
     assert len(roomy.schedule.steps) < len(small.schedule.steps)
     assert disturbed(roomy) == ""
+
+
+def test_without_a_limit_the_arena_is_at_most_a_third_above_the_smallest():
+    graph = mobilenet(64)
+    small, made = plan(graph, arena_limit=0), plan(graph)
+    assert small.arena_bytes <= made.arena_bytes <= max(1.3 * small.arena_bytes, small.arena_bytes + 3_840)
+    assert 2 * len(made.schedule.steps) < len(small.schedule.steps)
 
 
 def test_a_plan_is_the_same_every_time():

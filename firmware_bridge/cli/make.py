@@ -21,7 +21,7 @@ from . import options as shared
 @click.option("--name", default="net", show_default=True, help="Begins every file and every public C name.")
 @shared.arena_option
 @shared.json_option
-def generate(model: Path, out: Path, name: str, arena: int, json_file: str | None) -> None:
+def generate(model: Path, out: Path, name: str, arena: int | None, json_file: str | None) -> None:
     """Write the network as portable C99 with kernels, CMakeLists, README and a self-test.
 
     \b
