@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": ("judge", "Metrics with 95 % intervals on labelled images."),
     "calibrate": ("judge", "Honest probabilities, prediction sets and when to abstain, into the manifest."),
     "uncertainty": ("uncertainty", "Which measure finds wrong answers and foreign images."),
+    "audit": ("audit", "Universal adversarial perturbations, on the float model and on the deployed file."),
     "bench": ("bench", "Latency and memory."),
     "targets": ("targets", "Where a model can be measured from here, and what is missing."),
     "keygen": ("sign", "A new key pair for signing bundles."),

@@ -27,8 +27,8 @@ from . import options as shared
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
-    metavar="FILE.h5",
-    help="ImageNet weights (Keras, no top) to start from.",
+    metavar="FILE.h5|RUN",
+    help="ImageNet weights (Keras, no top) or a finished run to start from.",
 )
 @click.option("--dropout", type=click.FloatRange(0, 0.9), default=None, help="Dropout before the classifier.")
 @click.option(
@@ -52,6 +52,7 @@ from . import options as shared
     metavar="SHARE",
     help="Keep this share of the lesions out of everything, to judge the model on (--part test).",
 )
+@click.option("--harden", is_flag=True, help="Train against universal perturbations (see docs/audit.md).")
 @shared.seed_option
 @shared.out_option("The run folder; an interrupted one is resumed.")
 @shared.json_option

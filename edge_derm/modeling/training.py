@@ -26,7 +26,7 @@ import tensorflow as tf
 from edge_derm.data import Dataset, Split, split
 from edge_derm.data.split import DEFAULT_FRACTIONS
 from edge_derm.errors import ModelError
-from edge_derm.modeling import architecture, runs, scoring, stages
+from edge_derm.modeling import architecture, hardening, runs, scoring, stages
 from edge_derm.modeling.augmentation import Augmentation, augment
 from edge_derm.modeling.checkpoint import State, read_state, write_state
 
@@ -56,6 +56,7 @@ class TrainConfig:
     ema_epochs: float = 2.5  # horizon of the moving average of the weights
     patience: int = 15  # epochs without a better validation figure before stopping
     augmentation: Augmentation = field(default_factory=Augmentation)
+    harden: float = 0.0  # norm of universal perturbations trained against, as a share of the images'; 0: none
 
 
 # Called after each epoch, before its state is written, with that state and the model holding the averaged weights.
@@ -77,12 +78,14 @@ def run(
     dropout_depth: int = 1,
     budget_min: float | None = None,
     hold_out: float | None = None,
+    harden: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """``train`` with the recipe's defaults for whatever is None, on the default split. See ``train``.
 
     Args:
         hold_out: share of the lesions that neither trains nor chooses anything: the part ``test`` of the recorded split.
+        harden: train against universal perturbations (``modeling.hardening``).
     """
     config = TrainConfig(
         variant=variant if dilation is None else "custom",
@@ -98,6 +101,7 @@ def run(
         epochs=epochs or config.epochs,
         dropout=config.dropout if dropout is None else dropout,
         dropout_depth=dropout_depth,
+        harden=hardening.ZETA if harden else 0.0,
     )
     shares = (
         DEFAULT_FRACTIONS
@@ -171,7 +175,7 @@ class Session:
             dropout_depth=config.dropout_depth,
         )
         if config.weights:
-            architecture.load_imagenet(self.model, Path(config.weights))
+            start_from(self.model, Path(config.weights))
         self.live = keras.models.clone_model(self.model)  # trained; ``model`` holds the average
         self.live.set_weights(self.model.get_weights())
         self.logits = architecture.logits_of(self.live)
@@ -180,6 +184,9 @@ class Session:
         self.optimizer.build(self.live.trainable_variables)
         frequency = np.bincount(self.targets, minlength=len(dataset.labels)) / len(self.targets)
         self.adjustment = tf.constant(config.adjustment * np.log(np.maximum(frequency, 1e-6)), tf.float32)
+        self.bank = (
+            hardening.Bank(self.judged, zeta=config.harden, seed=config.seed) if config.harden else None
+        )
         self.step = tf.function(self._step)
 
     def fresh(self) -> State:
@@ -206,11 +213,14 @@ class Session:
         for layer in self.live.layers:
             if isinstance(layer, keras.layers.Dropout):  # its draws, too, are a function of the epoch alone
                 layer.seed_generator.state.assign([self.config.seed, state.epoch])
+        if self.bank:
+            self.bank.begin(state.epoch)
         losses = []
         for number, (images, targets) in enumerate(self.batches(state.epoch)):
             done = state.epoch * self.steps + number
             self.optimizer.learning_rate.assign(self.rate(done, state.epochs * self.steps))
-            losses.append(self.step(images, targets, tf.constant(self.keep(done), tf.float32)))
+            keep, which = tf.constant(self.keep(done), tf.float32), tf.constant(number % hardening.BANK)
+            losses.append(self.step(images, targets, keep, which))
         loss = float(np.mean([value.numpy() for value in losses]))
         if not math.isfinite(loss):
             raise ModelError(
@@ -280,9 +290,13 @@ class Session:
         )
         return iter(batches.prefetch(4))
 
-    def _step(self, images: Any, targets: Any, keep: Any) -> Any:
+    def _step(self, images: Any, targets: Any, keep: Any, which: Any) -> Any:
         wanted = tf.one_hot(targets, len(self.labels))
+        r = self.bank.values[which] if self.bank else tf.zeros(())
         with tf.GradientTape() as tape:
+            if self.bank:
+                tape.watch(r)
+                images = self.bank.add(images, r)
             logits = self.logits(images, training=True) + self.adjustment
             loss = tf.reduce_mean(
                 keras.losses.categorical_crossentropy(
@@ -290,7 +304,10 @@ class Session:
                 )
             )
         variables = self.live.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        slopes, up = tape.gradient(loss, (variables, r))
+        self.optimizer.apply_gradients(zip(slopes, variables))
+        if self.bank:
+            self.bank.ascend(which, r, up)
         for average, live in zip(self.model.weights, self.live.weights):
             if average.dtype == "float32":
                 average.assign(average * keep + live * (1 - keep))
@@ -298,6 +315,26 @@ class Session:
 
     def _optimizer_values(self) -> list[np.ndarray]:
         return [variable.numpy() for variable in self.optimizer.variables]
+
+
+def start_from(model: keras.Model, path: Path) -> None:
+    """Load ImageNet weights (.h5, no top), or go on from a finished run (its folder or ``.keras`` file) of the same shape.
+
+    Raises:
+        ModelError: ``weights-…``, and what ``runs.load`` raises.
+    """
+    if path.suffix != ".keras" and not path.is_dir():
+        architecture.load_imagenet(model, path)
+        return
+    values = runs.load(path)[0].get_weights()
+    wanted, found = [w.shape for w in model.get_weights()], [v.shape for v in values]
+    if wanted != found:
+        raise ModelError(
+            f"{path}: expected a model of the same variant, --alpha and classes, got other weights "
+            f"({len(found)} arrays for {len(wanted)}, or of other shapes): repeat the options it was trained with",
+            code="weights-shape",
+        )
+    model.set_weights(values)
 
 
 def _affordable(config: TrainConfig, state: State) -> int:
@@ -313,6 +350,8 @@ def _identity(dataset: Dataset, parts: Split, config: TrainConfig) -> dict[str, 
     choices = asdict(config)
     if config.dropout_depth == 1:
         del choices["dropout_depth"]
+    if not config.harden:
+        del choices["harden"]
     return dict(json.loads(json.dumps({"config": choices, "data": dataset.digest, "split": parts.digest})))
 
 

@@ -1,0 +1,90 @@
+"""``audit``: universal adversarial perturbations, replayed on the file that is deployed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import auditing
+from . import options as shared
+
+NORMS = {"2": (2.0,), "inf": (math.inf,), "both": (2.0, math.inf)}
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="RUN|BUNDLE")
+@shared.data_option
+@click.option(
+    "--proxy", metavar="DIR", help="Natural images, for an attacker who never saw the medical data."
+)
+@click.option(
+    "--against", type=click.Path(path_type=Path), metavar="RUN", help="The float parent of a BUNDLE."
+)
+@click.option(
+    "--target-class",
+    "target_classes",
+    multiple=True,
+    metavar="CLASS",
+    help="Also make perturbations towards this class (may be repeated).",
+)
+@click.option("--norm", type=click.Choice(list(NORMS)), default="both", show_default=True)
+@click.option(
+    "--zeta",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.04,
+    show_default=True,
+    help="Norm of a perturbation as a share of the images' mean norm.",
+)
+@click.option(
+    "--images", type=click.IntRange(1), default=600, show_default=True, help="At most so many to judge on."
+)
+@click.option(
+    "--crafting",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="At most so many to craft from.",
+)
+@click.option("--passes", type=click.IntRange(1), default=5, show_default=True, help="Over those images.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Images a step (1: the paper's order, slow).",
+)
+@click.option(
+    "--draws", type=click.IntRange(1), default=5, show_default=True, help="Draws of each random control."
+)
+@shared.part_option
+@shared.seed_option
+@shared.json_option
+def audit(model: Path, norm: str, json_file: str | None, **choices: Any) -> None:
+    """How easily one small picture, added to every image, changes what the model says.
+
+    \b
+    Example:  edge-derm audit runs/d1 --data images/ --proxy photos/ --target-class mel
+    """
+    record = auditing.audit(model, norms=NORMS[norm], say=shared.say, **choices)
+    shared.emit(record, json_file, table(record))
+
+
+def table(record: dict[str, Any]) -> str:
+    """One line a row."""
+    lines = [
+        f"{record['images']} images ({record['part']}); rate (95 % interval), and the hardest random control of the same norm"
+    ]
+    for row in record["rows"]:
+        rate = row["fooling_rate"] if row["targeted"] is None else row["success_rate"]
+        random = row["control"]["fooling_rate" if row["targeted"] is None else "success_rate"]
+        goal = "any change" if row["targeted"] is None else f"to {row['targeted']}"
+        top = next(iter(row["dominant"].items()))
+        lines.append(
+            f"  {row['where']:16} L{row['norm']:<3} {row['source']:8} {goal:10} {rate['value']:.3f} "
+            f"({rate['low']:.3f} to {rate['high']:.3f})  {row['control']['kind']} {random['value']:.3f}"
+            f"  says {top[0]} {top[1]:.0%}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,71 @@
+"""A Keras classifier as the two callables an audit takes: ``predict(pixels)`` and ``gradient(pixels, labels)``, compiled."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from edge_derm.modeling.interface import input_size, with_probabilities
+
+BATCH = 64
+
+
+class Differentiable:
+    """Callables on real-valued pixels, float32 [N, S, S, 3] in 0 … 255; batches are cut here and compiled once.
+
+    Args:
+        model: one image in pixel/128 − 1 in, probabilities or logits out.
+
+    Raises:
+        ModelError: ``keras-interface``, ``keras-output``.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.size_px = input_size(model)
+        self._scores, self._logits = _scores(with_probabilities(model))
+        shape = tf.TensorSpec((None, self.size_px, self.size_px, 3), tf.float32)
+        self._predict = tf.function(self._forward, input_signature=[shape])
+        self._gradient = tf.function(
+            self._backward, input_signature=[shape, tf.TensorSpec((None,), tf.int64)]
+        )
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """float32 [N, C]: probabilities."""
+        return _batched(self._predict, pixels)
+
+    def gradient(self, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """float32 [N, S, S, 3]: derivative of each image's cross-entropy to its label by its pixels."""
+        return _batched(self._gradient, pixels, np.asarray(labels, np.int64))
+
+    def _forward(self, pixels: Any) -> Any:
+        scores = self._scores(pixels / 128.0 - 1.0, training=False)
+        return tf.nn.softmax(scores) if self._logits else scores
+
+    def _backward(self, pixels: Any, labels: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(pixels)
+            scores = self._scores(pixels / 128.0 - 1.0, training=False)
+            loss = tf.reduce_sum(
+                keras.losses.sparse_categorical_crossentropy(labels, scores, from_logits=self._logits)
+            )
+        return tape.gradient(loss, pixels)
+
+
+def _scores(model: keras.Model) -> tuple[keras.Model, bool]:
+    """The model up to its logits where it ends in a softmax layer of its own; a saturated softmax has no gradient."""
+    last = model.layers[-1]
+    if isinstance(last, keras.layers.Softmax):
+        return keras.Model(model.inputs, last.input), True
+    return model, False
+
+
+def _batched(call: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
+    pixels = np.asarray(arrays[0], np.float32)
+    starts = range(0, max(len(pixels), 1), BATCH)
+    rows = [
+        call(*(tf.constant(part[i : i + BATCH]) for part in (pixels, *arrays[1:]))).numpy() for i in starts
+    ]
+    return np.concatenate(rows)
