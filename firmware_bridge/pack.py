@@ -40,6 +40,7 @@ HEADERS = (
     "ed_product_dsp.h",
     "ed_product_helium.h",
     "ed_depthwise_dsp.h",
+    "ed_depthwise_helium.h",
 )
 
 ADD_LEFT_SHIFT = 20

@@ -1,7 +1,9 @@
 /* DEPTHWISE_CONV_2D of any window, stride, dilation and multiplier. Weights: [tap][output]. */
 #include "ed_inside.h"
 
-#ifdef ED_DSP
+#if defined(ED_HELIUM)
+#include "ed_depthwise_helium.h"
+#elif defined(ED_DSP)
 #include "ed_depthwise_dsp.h"
 #endif
 
@@ -26,7 +28,11 @@ static int32_t sum_taps(const struct ed_depthwise *p, const struct ed_rows *in, 
 
 void ed_depthwise(const struct ed_depthwise *p, const struct ed_rows *in, int8_t *out, int32_t first, int32_t count) {
     const int32_t outputs = p->window.channels * p->multiplier;
-#ifdef ED_DSP
+#if defined(ED_HELIUM)
+    if (ed_depthwise_helium(p, in, out, first, count)) {
+        return;
+    }
+#elif defined(ED_DSP)
     if (ed_depthwise_dsp(p, in, out, first, count)) {
         return;
     }
