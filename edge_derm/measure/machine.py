@@ -7,15 +7,19 @@ those of a real Linux; its time is not (the emulator is some ten times slower an
 from __future__ import annotations
 
 import contextlib
+import shlex
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
-from edge_derm.errors import TargetError
+from edge_derm import files
+from edge_derm.errors import EdgeDermError, TargetError
 from edge_derm.measure import image, process, system
 from edge_derm.measure.ssh import Address
 
@@ -80,20 +84,17 @@ def _command(port: int, console: Path, *, disk: Path | None, counting: bool) -> 
     ]
 
 
-def _address(port: int) -> Address:
+def client() -> tuple[str, ...]:
+    """The ssh client with the options that let it into the board and nowhere else."""
     parts = image.folder()
-    options = (
-        "-F",
-        "none",
-        "-i",
-        f"{parts}/key",
-        "-o",
-        "IdentitiesOnly=yes",
-        "-o",
-        f"HostKeyAlias={system.HOST}",
-    )
-    known = ("-o", f"UserKnownHostsFile={parts}/known_hosts", "-o", "ConnectTimeout=60")
-    return Address("127.0.0.1", system.USER, port, options + known)
+    key = ("-i", f"{parts}/key", "-o", "IdentitiesOnly=yes")
+    known = ("-o", f"HostKeyAlias={system.HOST}", "-o", f"UserKnownHostsFile={parts}/known_hosts")
+    # No update of the known hosts, and patience: two emulated cores may be busy.
+    return ("ssh", "-F", "none", *key, *known, "-o", "UpdateHostKeys=no", "-o", "ConnectTimeout=60")
+
+
+def _address(port: int) -> Address:
+    return Address("127.0.0.1", system.USER, port, client(), "python3")
 
 
 @contextlib.contextmanager
@@ -132,3 +133,31 @@ def _power_off(emulator: subprocess.Popen[bytes], address: Address) -> None:
         process.run([*address.command(), "sudo systemctl poweroff"], what=str(address), timeout_s=120)
     with contextlib.suppress(subprocess.TimeoutExpired):
         emulator.wait(180)
+
+
+def main() -> None:
+    """``python -m edge_derm.measure.machine [DISK]``: run the board until Ctrl-C, and say how to reach it.
+
+    DISK is a file that keeps what is written; it is copied from the image where it does not exist.
+    """
+    disk = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    try:
+        image.prepare()
+        if disk is not None and not disk.exists():
+            with files.replace_file(disk) as fresh:
+                process.run(
+                    ["cp", "--sparse=always", image.folder() / "disk", fresh], what=str(disk), timeout_s=600
+                )
+        with contextlib.suppress(KeyboardInterrupt), running(disk=disk) as machine:
+            print(f"export EDGE_DERM_SSH={shlex.quote(shlex.join(client()))}")
+            print(
+                f"# the board is {machine.address}; by hand: {shlex.join(machine.address.command())}",
+                flush=True,
+            )
+            signal.pause()
+    except EdgeDermError as error:
+        sys.exit(f"edge-derm: {error}")
+
+
+if __name__ == "__main__":
+    main()

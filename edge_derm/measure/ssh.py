@@ -41,12 +41,13 @@ _ALWAYS = (
 
 @dataclass(frozen=True)
 class Address:
-    """Where to connect; ``options`` are further words for the ssh client."""
+    """Where to connect, and with what: ``client`` and ``python`` are None where the environment decides."""
 
     host: str
     user: str | None = None
     port: int | None = None
-    options: tuple[str, ...] = ()
+    client: tuple[str, ...] | None = None  # the ssh client with its options
+    python: str | None = None  # the interpreter there
 
     def __str__(self) -> str:
         user, port = f"{self.user}@" if self.user else "", f":{self.port}" if self.port else ""
@@ -54,10 +55,10 @@ class Address:
 
     def command(self) -> list[str]:
         """The client and its options, up to and with the host."""
-        client = shlex.split(os.environ.get("EDGE_DERM_SSH", "")) or ["ssh"]
+        client = self.client or shlex.split(os.environ.get("EDGE_DERM_SSH", "")) or ["ssh"]
         port = [] if self.port is None else ["-p", str(self.port)]
         user = [] if self.user is None else ["-l", self.user]
-        return [*client, *_ALWAYS, *self.options, *port, *user, "--", self.host]
+        return [*client, *_ALWAYS, *port, *user, "--", self.host]
 
 
 def parse(name: str) -> Address:

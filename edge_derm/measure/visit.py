@@ -115,13 +115,17 @@ def visit(
     parts = [struct.pack(">I", len(head)), head, *(data for _, data in files)]
     command = [
         *address.command(),
-        _START.format(python=shlex.quote(os.environ.get(PYTHON_VARIABLE, "python3")), source=_source()),
+        _START.format(python=shlex.quote(_python(address)), source=_source()),
     ]
     with process.started(command, what=str(address)) as client:
         answers, said = _converse(client, parts)
     if not answers or answers[-1].get("ready"):
         raise _refused(address, client.returncode, said, greeted=bool(answers))
     return _result(address, answers[-1])
+
+
+def _python(address: Address) -> str:
+    return address.python or os.environ.get(PYTHON_VARIABLE) or "python3"
 
 
 def _source() -> str:
@@ -187,7 +191,7 @@ def _refused(address: Address, status: int, said: str, *, greeted: bool) -> Targ
             return TargetError(f"{address}: " + advice.format(**words), code=code)
     if status == 127:
         return TargetError(
-            f"{address}: expected {os.environ.get(PYTHON_VARIABLE, 'python3')} on the board, found none: install it there",
+            f"{address}: expected {_python(address)} on the board, found none: install it there",
             code="board-no-python",
         )
     return TargetError(f"{address}: ssh ended with status {status}: {words['said']}", code="ssh-failed")
