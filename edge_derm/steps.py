@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -26,15 +26,17 @@ from .bundle import (
     describe_model,
     embed_metadata,
     open_bundle,
+    update_bundle,
     write_bundle,
 )
 from .bundle import onnx
 from .data import PREPROCESSING, preprocess, read_image
+from .data.skin import tone, typology_angles
 from .errors import BackendError, BundleError, DataError, ModelError
 from .runtime import Classifier, Prediction, golden, load_engine
 from .runtime.measures import measures
 from .runtime.sampling import Sampler, Sampling
-from .selection import Selection, select
+from .selection import Selection, recorded_parts, select
 
 GOLDEN_IMAGES = 8
 ONNX_TOLERANCE = 1e-4
@@ -243,7 +245,13 @@ def verify(
         parent = classifiers["xnnpack"].recalibrated(
             parent
         )  # the same calibration on both sides: parity is the file's
-    record = parity.compare(deployed, parent, chosen.targets(bundle.manifest.labels), groups=chosen.groups)
+    record = parity.compare(
+        deployed,
+        parent,
+        chosen.targets(bundle.manifest.labels),
+        groups=chosen.groups,
+        labels=bundle.manifest.labels,
+    )
     record = {
         "record": "verify",
         "bundle": str(path),
@@ -263,32 +271,65 @@ def evaluate(
     positive: str | None = None,
     negative: str | None = None,
     readers: Path | None = None,
+    reference: bool = False,
+    keep: bool = False,
     part: str = "auto",
     backend: str = "litert",
     threads: int = 1,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Metrics with 95 % intervals of a bundle on labelled images."""
+    """Metrics with 95 % intervals of a bundle on labelled images.
+
+    Thresholds of operating points are chosen on the validation part where the images judged are another part of the data the
+    model was trained on; on the other half of the lesions otherwise.
+
+    Args:
+        keep: write the main figures into the bundle, for its model card.
+    """
+    from .trust import card
     from .trust import evaluate as evaluating
 
     bundle = open_bundle(path)
     labels = bundle.manifest.labels
     chosen = select(data, part=part, provenance=bundle.manifest.provenance, labels=labels)
-    pixels = chosen.pixels(bundle.manifest.input.size_px)
-    probabilities = Classifier.open(bundle, backend=backend, threads=threads).predict(pixels)
+    classifier = Classifier.open(bundle, backend=backend, threads=threads)
+    pixels = chosen.pixels(classifier.size_px)
+    tones = [tone(angle) for angle in typology_angles(pixels)]
     figures = evaluating.evaluate(
-        probabilities,
+        classifier.predict(pixels),
         chosen.targets(labels),
         labels,
         groups=chosen.groups,
-        meta=chosen.meta,
+        meta=[{**row, "skin_tone": seen} for row, seen in zip(chosen.meta, tones)],
         image_ids=chosen.image_ids,
         positive=positive,
         negative=negative,
         readers=readers,
+        chooser=validation_scores(classifier, chosen) if positive is not None else None,
+        reference=reference,
         seed=seed,
     )
-    return {"record": "evaluate", "bundle": str(path), "images": len(pixels), "part": chosen.part, **figures}
+    record = {
+        "record": "evaluate",
+        "bundle": str(path),
+        "images": len(pixels),
+        "part": chosen.part,
+        **figures,
+    }
+    if keep:
+        told = card.summary(record, data=chosen.dataset.name)
+        update_bundle(bundle, metrics={**bundle.manifest.metrics, "evaluation": told})
+    return record
+
+
+def validation_scores(classifier: Classifier, chosen: Selection) -> tuple[np.ndarray, np.ndarray] | None:
+    """Probabilities and targets of the validation part, to choose thresholds on; None where it is not apart from ``chosen``."""
+    parts = recorded_parts(chosen.dataset, classifier.manifest.provenance)
+    if chosen.part not in ("test", "train") or "validation" not in parts:
+        return None
+    other = replace(chosen, indices=parts["validation"], part="validation")
+    pixels = other.pixels(classifier.size_px)
+    return classifier.predict(pixels), other.targets(classifier.labels)
 
 
 def bench(

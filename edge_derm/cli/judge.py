@@ -58,6 +58,16 @@ def parity(record: dict[str, Any]) -> str:
     metavar="FILE.csv",
     help="Reader decisions: reader,image_id,decision.",
 )
+@click.option(
+    "--reference",
+    is_flag=True,
+    help="Put the published points of a reader study (melanoma against naevi) beside the curve, with their caveat.",
+)
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Write the main figures into the bundle, for its model card (removes a signature).",
+)
 @shared.part_option
 @shared.backend_option
 @shared.threads_option
@@ -81,6 +91,16 @@ def figures(record: dict[str, Any]) -> str:
         for name in ("accuracy", "balanced_accuracy", "ece", "brier")
     ]
     lines += [f"  AUROC {label}: {figure(value)}" for label, value in record["auroc"].items()]
+    for name, point in (record["operating_points"] or {}).items():
+        lines.append(
+            f"  {name.replace('_', ' ')}: sensitivity {figure(point['sensitivity'])}, specificity {figure(point['specificity'])}"
+        )
+    for name, row in (record["readers"] or {}).items():
+        tests = row["mcnemar"]["all"]
+        lines.append(
+            f"  {name}: sensitivity {figure(row['sensitivity'])}, specificity {figure(row['specificity'])}; "
+            f"McNemar against the model p {tests['p']:.3g} ({tests['p_holm_study']:.3g} adjusted)"
+        )
     return "\n".join(lines)
 
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
 from edge_derm.errors import DataError
-from edge_derm.trust import calibration, readers as reading, roc
-from edge_derm.trust.intervals import proportion, resample, undefined
+from edge_derm.trust import calibration, roc
+from edge_derm.trust.intervals import resample, share
+from edge_derm.trust.subgroups import SKIN_CAVEAT, shift, subgroups
+from edge_derm.trust.task import cross_fit, operating_points, task_of, two_class
 
-FIXED = 0.9  # the sensitivity, and the specificity, that two of the operating points hold
+__all__ = [
+    "balanced",
+    "confusion",
+    "cross_fit",
+    "evaluate",
+    "figures",
+    "operating_points",
+    "per_class",
+    "subgroups",
+]
 
 
 def evaluate(
@@ -25,6 +36,8 @@ def evaluate(
     positive: str | None = None,
     negative: str | None = None,
     readers: Path | None = None,
+    chooser: tuple[np.ndarray, np.ndarray] | None = None,
+    reference: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """All figures.
@@ -34,6 +47,9 @@ def evaluate(
         positive, negative: the two-class task: images of those two classes (of all others, without ``negative``), scored by
             p(positive) / (p(positive) + p(negative)).
         readers: CSV of reader decisions; needs ``positive``.
+        chooser: probabilities and targets of a validation part: thresholds are chosen there; None: on the other half of the
+            groups.
+        reference: the published points of a reader study beside the curve.
 
     Raises:
         DataError: ``evaluate-empty``, ``label-unknown``, ``readers-…``.
@@ -46,30 +62,61 @@ def evaluate(
     correct = decided == targets
     record = {
         "labels": list(labels),
-        "accuracy": proportion(int(correct.sum()), len(targets)),
-        "balanced_accuracy": resample(lambda i: balanced(decided[i], targets[i]), groups, seed=seed),
-        "per_class": {label: per_class(decided == c, targets == c) for c, label in enumerate(labels)},
-        "auroc": {label: roc.auroc(p[:, c], targets == c) for c, label in enumerate(labels)},
-        "average_precision": {
-            label: roc.average_precision(p[:, c], targets == c) for c, label in enumerate(labels)
-        },
-        "ece": resample(lambda i: calibration.ece(confidence[i], correct[i]), groups, seed=seed),
-        "adaptive_ece": resample(
-            lambda i: calibration.adaptive_ece(confidence[i], correct[i]), groups, seed=seed
-        ),
-        "brier": resample(lambda i: calibration.brier(p[i], targets[i]), groups, seed=seed),
-        "nll": resample(lambda i: calibration.nll(p[i], targets[i]), groups, seed=seed),
+        **figures(p, targets, labels, groups, seed=seed),
         "reliability": calibration.reliability(confidence, correct),
         "confusion": confusion(decided, targets, len(labels)).tolist(),
         "roc": {label: roc.curve(p[:, c], targets == c) for c, label in enumerate(labels)},
-        "subgroups": subgroups(correct, meta),
         "operating_points": None,
         "readers": None,
+        "reader_study": None,
         "task": None,
     }
+    two = None
     if positive is not None:
-        record.update(two_class(p, targets, labels, positive, negative, groups, image_ids, readers, seed))
+        task = task_of(p, targets, labels, positive, negative, groups, image_ids)
+        other = None
+        if chooser is not None:
+            names = [str(i) for i in range(len(chooser[1]))]
+            other = task_of(
+                np.asarray(chooser[0], np.float64), chooser[1], labels, positive, negative, names, names
+            )
+        record.update(two_class(task, chooser=other, readers=readers, reference=reference, seed=seed))
+        two = {"chosen": task.chosen, "score": task.score, "true": task.true}
+        called = operating_points(task, other, seed)[1]["youden"]
+        two |= {} if called is None else {"called": called}
+    record["subgroups"] = subgroups(correct, meta, groups=groups, task=two, seed=seed)
+    record["shift"] = shift(correct, meta, seed=seed)
+    record["skin_tone_caveat"] = SKIN_CAVEAT if "skin_tone" in record["subgroups"] else None
     return record
+
+
+def figures(
+    p: np.ndarray, targets: np.ndarray, labels: Sequence[str], groups: Sequence[str], *, seed: int = 0
+) -> dict[str, Any]:
+    """The metrics that need no more than probabilities and truth, each with its interval."""
+    decided, confidence = p.argmax(axis=1), p.max(axis=1)
+    correct = decided == targets
+
+    def drawn(statistic: Callable[[np.ndarray], float | None]) -> dict[str, Any]:
+        return resample(statistic, groups, seed=seed)
+
+    return {
+        "accuracy": share(correct, groups, seed=seed),
+        "balanced_accuracy": drawn(lambda i: balanced(decided[i], targets[i])),
+        "per_class": {
+            label: per_class(decided == c, targets == c, groups=groups, seed=seed)
+            for c, label in enumerate(labels)
+        },
+        "auroc": {label: roc.auroc(p[:, c], targets == c) for c, label in enumerate(labels)},
+        "average_precision": {
+            label: drawn(lambda i, c=c: roc.average_precision(p[i, c], targets[i] == c))  # type: ignore[misc]
+            for c, label in enumerate(labels)
+        },
+        "ece": drawn(lambda i: calibration.ece(confidence[i], correct[i])),
+        "adaptive_ece": drawn(lambda i: calibration.adaptive_ece(confidence[i], correct[i])),
+        "brier": drawn(lambda i: calibration.brier(p[i], targets[i])),
+        "nll": drawn(lambda i: calibration.nll(p[i], targets[i])),
+    }
 
 
 def _check_labels(
@@ -103,126 +150,21 @@ def confusion(decided: np.ndarray, targets: np.ndarray, classes: int) -> np.ndar
     return np.bincount(targets * classes + decided, minlength=classes * classes).reshape(classes, classes)
 
 
-def per_class(called: np.ndarray, true: np.ndarray) -> dict[str, Any]:
-    """One class against the rest: sensitivity, specificity and predictive values with Wilson intervals; F1."""
+def per_class(
+    called: np.ndarray, true: np.ndarray, *, groups: Sequence[str] | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """One class against the rest: sensitivity, specificity and predictive values with intervals; F1."""
     hit, miss, alarm = int((called & true).sum()), int((~called & true).sum()), int((called & ~true).sum())
-    reject = len(true) - hit - miss - alarm
+    names = None if groups is None else np.asarray(groups)
+
+    def among(hits: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+        return share(hits[chosen], None if names is None else names[chosen], seed=seed)
+
     return {
-        "sensitivity": proportion(hit, hit + miss),
-        "specificity": proportion(reject, reject + alarm),
-        "ppv": proportion(hit, hit + alarm),
-        "npv": proportion(reject, reject + miss),
+        "sensitivity": among(called, true),
+        "specificity": among(~called, ~true),
+        "ppv": among(true, called),
+        "npv": among(~true, ~called),
         "f1": 2 * hit / (2 * hit + miss + alarm) if hit + miss + alarm else None,
         "n": hit + miss,
     }
-
-
-def subgroups(correct: np.ndarray, meta: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
-    """Accuracy by age band, sex and site, where the metadata tell."""
-    tables: dict[str, dict[str, Any]] = {}
-    for key, name in (("age", age_band), ("sex", str), ("localization", str)):
-        values = np.array([name(row.get(key) or "unknown") for row in meta])
-        if len(values) and set(values) != {"unknown"}:
-            tables[key] = {
-                str(v): proportion(int(correct[values == v].sum()), int((values == v).sum()))
-                for v in sorted(set(values))
-            }
-    return tables
-
-
-def age_band(text: str) -> str:
-    """``45.0`` → ``40-59``."""
-    try:
-        low = int(float(text)) // 20 * 20
-    except ValueError:
-        return "unknown"
-    return f"{low}-{low + 19}"
-
-
-def two_class(
-    p: np.ndarray,
-    targets: np.ndarray,
-    labels: Sequence[str],
-    positive: str,
-    negative: str | None,
-    groups: Sequence[str],
-    image_ids: Sequence[str],
-    readers: Path | None,
-    seed: int,
-) -> dict[str, Any]:
-    """The positive class against the negative (or all others): area, operating points, readers."""
-    a = list(labels).index(positive)
-    if negative is None:
-        chosen, score = np.ones(len(targets), bool), p[:, a]
-    else:
-        b = list(labels).index(negative)
-        chosen = (targets == a) | (targets == b)
-        score = p[:, a] / np.maximum(p[:, a] + p[:, b], 1e-12)
-    score, true = score[chosen], targets[chosen] == a
-    kept = [g for g, keep in zip(groups, chosen) if keep]
-    names = [i for i, keep in zip(image_ids, chosen) if keep]
-    points = operating_points(score, true, kept, seed)
-    compared = None
-    if readers is not None:
-        decisions = reading.read_decisions(readers, positive, negative)
-        youden = cross_fit(score, true, kept, "youden", None, seed)
-        model = dict(zip(names, (bool(v) for v in youden if v is not None))) if youden is not None else {}
-        compared = (
-            reading.compare_readers(decisions, model, dict(zip(names, map(bool, true)))) if model else None
-        )
-    return {
-        "task": {
-            "positive": positive,
-            "negative": negative,
-            "auroc": roc.auroc(score, true),
-            "roc": roc.curve(score, true),
-            "n": len(true),
-        },
-        "operating_points": points,
-        "readers": compared,
-    }
-
-
-def operating_points(score: np.ndarray, true: np.ndarray, groups: Sequence[str], seed: int) -> dict[str, Any]:
-    """Sensitivity and specificity at thresholds chosen on the other half of the groups (two-fold cross-fitting).
-
-    No image is judged by a threshold it helped to choose.
-    """
-    rules = {
-        "youden": ("youden", None),
-        f"sensitivity_{FIXED:.0%}": ("sensitivity", FIXED),
-        f"specificity_{FIXED:.0%}": ("specificity", FIXED),
-    }
-    points: dict[str, Any] = {}
-    for name, (rule, wanted) in rules.items():
-        called = cross_fit(score, true, groups, rule, wanted, seed)
-        if called is None:
-            points[name] = {
-                "sensitivity": undefined("needs positives and negatives in both halves", len(true)),
-                "specificity": undefined("needs positives and negatives in both halves", len(true)),
-                "threshold": None,
-            }
-            continue
-        points[name] = {
-            "sensitivity": proportion(int((called & true).sum()), int(true.sum())),
-            "specificity": proportion(int((~called & ~true).sum()), int((~true).sum())),
-            "threshold": roc.choose_threshold(score, true, rule, wanted),
-        }
-    return points
-
-
-def cross_fit(
-    score: np.ndarray, true: np.ndarray, groups: Sequence[str], rule: str, wanted: float | None, seed: int
-) -> np.ndarray | None:
-    """bool [N]: called positive, by the threshold chosen on the half of the groups an image is not in; None if undefined."""
-    names = sorted(set(groups))
-    order = np.random.default_rng(seed).permutation(len(names))
-    first = {names[i] for i in order[: len(names) // 2]}
-    half = np.array([group in first for group in groups], bool)
-    called = np.zeros(len(true), bool)
-    for side in (half, ~half):
-        threshold = roc.choose_threshold(score[~side], true[~side], rule, wanted)
-        if threshold is None:
-            return None
-        called[side] = score[side] >= threshold
-    return called

@@ -33,6 +33,30 @@ def proportion(successes: int, n: int) -> dict[str, Any]:
     return figure(p, 0.0 if successes == 0 else low, 1.0 if successes == n else high, n)
 
 
+def members_of(groups: Sequence[str]) -> list[np.ndarray]:
+    """Image indices of each lesion or patient, in the order of their names."""
+    _, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    return np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
+
+
+def share(
+    hits: np.ndarray, groups: Sequence[str] | np.ndarray | None, *, seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """The share of ``hits`` (bool [N]): Wilson's interval where every image is its own group, else a bootstrap over groups.
+
+    Several images of one lesion say less than as many of several; Wilson would not know. A share of exactly 0 or 1 has no
+    spread to draw from and keeps Wilson's interval, of the number of groups.
+    """
+    names = None if groups is None else set(np.asarray(groups).tolist())
+    if names is None or len(names) == len(hits):
+        return proportion(int(hits.sum()), len(hits))
+    if hits.all() or not hits.any():
+        bound = proportion(len(names) if hits.all() else 0, len(names))
+        return {**bound, "n": len(hits)}
+    assert groups is not None
+    return resample(lambda i: float(hits[i].mean()), list(groups), seed=seed, resamples=resamples)
+
+
 def resample(
     statistic: Callable[[np.ndarray], float | None],
     groups: Sequence[str],
@@ -50,18 +74,17 @@ def resample(
     value = statistic(np.arange(n)) if n else None
     if value is None or not math.isfinite(value):
         return undefined("not defined on these images", n)
-    names, inverse = np.unique(np.asarray(groups), return_inverse=True)
-    members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
+    members = members_of(groups)
+    flat = np.concatenate(members) if len(members) == n else None
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(resamples):
-        picked = rng.integers(0, len(names), len(names))
-        again = statistic(
-            np.concatenate([members[i] for i in picked]) if len(names) < n else np.argsort(inverse)[picked]
-        )
+        picked = rng.integers(0, len(members), len(members))
+        again = statistic(np.concatenate([members[i] for i in picked]) if flat is None else flat[picked])
         if again is not None and math.isfinite(again):
             drawn.append(again)
     if len(drawn) < resamples / 2:
         return undefined("not defined on most resamples", n)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return figure(value, low, high, n)
+    # A calibration error is pushed up by resampling; the interval then starts at the value itself, not above it.
+    return figure(value, min(low, value), max(high, value), n)

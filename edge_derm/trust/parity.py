@@ -9,6 +9,7 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 from edge_derm.errors import GateError
+from edge_derm.trust import paired
 from edge_derm.trust.intervals import proportion, resample
 
 LIMITS = {
@@ -16,6 +17,12 @@ LIMITS = {
     "min_accuracy": ("of the deployed file", "least"),
     "max_accuracy_drop": ("float minus deployed", "most"),
     "max_abs_probability_error": ("largest difference of a probability", "most"),
+    "max_accuracy_drop_bound": ("upper end of the drop's 95 % interval", "most"),
+    "max_balanced_accuracy_drop": ("float minus deployed", "most"),
+    "max_sensitivity_drop": ("of the class that loses most", "most"),
+    "max_auroc_drop": ("of the class that loses most", "most"),
+    "max_ece_rise": ("deployed minus float", "most"),
+    "max_nll_rise": ("deployed minus float, nats", "most"),
 }
 
 
@@ -25,8 +32,9 @@ def compare(
     targets: np.ndarray,
     *,
     groups: Sequence[str],
+    labels: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Figures of parity.
+    """Figures of parity; with ``labels`` every metric twice (``metrics``, of the XNNPACK kernels).
 
     Args:
         deployed: probabilities [N, C] by kernel family (``xnnpack``, ``reference``).
@@ -45,6 +53,7 @@ def compare(
         "accuracy_difference": None,
         "max_abs_probability_error": None,
         "disagreements": None,
+        "metrics": None,
     }
     if parent is None:
         return record
@@ -60,6 +69,11 @@ def compare(
         "accuracy_difference": resample(lambda i: float(gain[i].mean()), groups),
         "max_abs_probability_error": float(max(np.abs(p - parent).max() for p in deployed.values())),
         "disagreements": {name: np.flatnonzero(~values).tolist() for name, values in same.items()},
+        "metrics": (
+            None
+            if labels is None
+            else paired.compare_metrics(parent, deployed["xnnpack"], targets, labels, groups=groups)
+        ),
     }
 
 
@@ -99,7 +113,15 @@ def check_gate(record: Mapping[str, Any], limits: Mapping[str, float]) -> GateEr
     drop = (
         None if record["accuracy_float"] is None else record["accuracy_float"] - record["accuracy_deployed"]
     )
+    metrics = record.get("metrics") or {}
+    accuracy = metrics.get("accuracy", {}).get("difference", {}).get("low")
     measured = {
+        "max_accuracy_drop_bound": None if accuracy is None else -accuracy,
+        "max_balanced_accuracy_drop": paired.worst(metrics, "balanced_accuracy"),
+        "max_sensitivity_drop": paired.worst(metrics, "sensitivity"),
+        "max_auroc_drop": paired.worst(metrics, "auroc"),
+        "max_ece_rise": paired.worst(metrics, "ece", falling=False),
+        "max_nll_rise": paired.worst(metrics, "nll", falling=False),
         "min_agreement": None if None in agreements else min(agreements),
         "min_accuracy": record["accuracy_deployed"],
         "max_accuracy_drop": drop,

@@ -13,7 +13,7 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 from edge_derm.errors import DataError
-from edge_derm.trust.intervals import proportion
+from edge_derm.trust.intervals import RESAMPLES, figure, proportion, share, undefined
 
 COLUMNS = ("reader", "image_id", "decision")
 
@@ -107,44 +107,146 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def compare_readers(
-    decisions: Mapping[str, Mapping[str, bool]], model: Mapping[str, bool], truth: Mapping[str, bool]
+    decisions: Mapping[str, Mapping[str, bool]],
+    model: Mapping[str, bool],
+    truth: Mapping[str, bool],
+    *,
+    groups: Mapping[str, str] | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Each reader, and all pooled, against the model on the images both decided.
 
     Args:
-        model, truth: image id → called positive, is positive.
+        model, truth: image id → called positive, is positive. groups: image id → lesion or patient (default: the image).
 
     Returns:
-        ``{reader: {sensitivity, specificity, model_sensitivity, model_specificity, mcnemar{positives, negatives, all}}}``;
-        p values are Holm-adjusted over the three tests of a reader. ``pooled`` counts every decision of every reader.
+        ``{reader: {sensitivity, specificity, model_sensitivity, model_specificity, mcnemar{positives, negatives, all}}}``.
+        ``p_holm`` is adjusted over the three tests of a row, ``p_holm_study`` over those of every row. ``pooled`` takes every
+        decision of every reader; its intervals are drawn over readers and over lesions (two-way bootstrap: decisions of one
+        reader, and on one lesion, belong together), its tests compare the readers' majority with the model, image by image.
     """
-    rows = {name: _pairs(said, model, truth) for name, said in decisions.items()}
-    rows["pooled"] = np.concatenate(list(rows.values())) if rows else np.empty((0, 3), bool)
-    return {name: _compared(pairs) for name, pairs in rows.items() if len(pairs)}
+    named = {name: [i for i in said if i in truth] for name, said in decisions.items()}
+    rows = {
+        name: _compared(_pairs(decisions[name], model, truth, shared))
+        for name, shared in named.items()
+        if shared
+    }
+    if not rows:
+        return {}
+    rows["pooled"] = _pooled(decisions, named, model, truth, groups or {}, seed)
+    tests = [test for row in rows.values() for test in row["mcnemar"].values()]
+    for test, adjusted in zip(tests, holm([test["p"] for test in tests])):
+        test["p_holm_study"] = adjusted
+    return rows
 
 
-def _pairs(said: Mapping[str, bool], model: Mapping[str, bool], truth: Mapping[str, bool]) -> np.ndarray:
-    shared = [image_id for image_id in said if image_id in truth]
+def about(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader of the tables must know: how many tests, how they are adjusted, what pooled means."""
+    return {
+        "readers": max(0, len(rows) - 1),
+        "tests": 3 * len(rows),
+        "multiplicity": "Holm: p_holm over the three tests of a row, p_holm_study over all tests of the study",
+        "pooled": "every decision of every reader; intervals by a bootstrap over readers and lesions; McNemar on the "
+        "majority of the readers of an image, ties counting as positive",
+        "model": "at the threshold with the largest sensitivity + specificity, chosen on other images",
+    }
+
+
+def _pairs(
+    said: Mapping[str, bool], model: Mapping[str, bool], truth: Mapping[str, bool], shared: Sequence[str]
+) -> np.ndarray:
     return np.array([(said[i], model[i], truth[i]) for i in shared], dtype=bool).reshape(-1, 3)
 
 
 def _compared(pairs: np.ndarray) -> dict[str, Any]:
     said, model, truth = pairs.T
-    right, model_right = said == truth, model == truth
-    sets = {"positives": truth, "negatives": ~truth, "all": np.ones(len(truth), bool)}
-    raw = [
-        mcnemar(int((model_right & ~right & s).sum()), int((right & ~model_right & s).sum()))
-        for s in sets.values()
-    ]
-    tests = {
-        name: {"p": p, "p_holm": q, "n": int(s.sum())}
-        for (name, s), p, q in zip(sets.items(), raw, holm(raw))
-    }
     return {
         "n": len(truth),
         "sensitivity": proportion(int(said[truth].sum()), int(truth.sum())),
         "specificity": proportion(int((~said[~truth]).sum()), int((~truth).sum())),
         "model_sensitivity": proportion(int(model[truth].sum()), int(truth.sum())),
         "model_specificity": proportion(int((~model[~truth]).sum()), int((~truth).sum())),
-        "mcnemar": tests,
+        "mcnemar": _tests(pairs),
     }
+
+
+def _tests(pairs: np.ndarray) -> dict[str, Any]:
+    """Exact McNemar on paired correctness: positives, negatives, all."""
+    said, model, truth = pairs.T
+    right, model_right = said == truth, model == truth
+    sets = {"positives": truth, "negatives": ~truth, "all": np.ones(len(truth), bool)}
+    counts = {
+        name: (int((model_right & ~right & s).sum()), int((right & ~model_right & s).sum()))
+        for name, s in sets.items()
+    }
+    raw = {name: mcnemar(*split) for name, split in counts.items()}
+    adjusted = dict(zip(raw, holm(list(raw.values()))))
+    return {
+        name: {
+            "p": raw[name],
+            "p_holm": adjusted[name],
+            "n": int(s.sum()),
+            "only_model_right": counts[name][0],
+            "only_readers_right": counts[name][1],
+        }
+        for name, s in sets.items()
+    }
+
+
+def _pooled(
+    decisions: Mapping[str, Mapping[str, bool]],
+    named: Mapping[str, Sequence[str]],
+    model: Mapping[str, bool],
+    truth: Mapping[str, bool],
+    groups: Mapping[str, str],
+    seed: int,
+) -> dict[str, Any]:
+    names = [name for name, shared in named.items() if shared]
+    images = sorted({i for name in names for i in named[name]})
+    said = np.full((len(names), len(images)), np.nan)
+    for row, name in enumerate(names):
+        shared = set(named[name])
+        said[row] = [float(decisions[name][i]) if i in shared else np.nan for i in images]
+    true = np.array([truth[i] for i in images], bool)
+    called = np.array([model[i] for i in images], bool)
+    seen = ~np.isnan(said)
+    votes = np.where(seen, said, 0).sum(axis=0)
+    majority = votes >= seen.sum(axis=0) / 2
+    lesions = [groups.get(i, i) for i in images]
+    return {
+        "n": int(seen.sum()),
+        "images": len(images),
+        "sensitivity": two_way(said[:, true], [g for g, t in zip(lesions, true) if t], seed=seed),
+        "specificity": two_way(1 - said[:, ~true], [g for g, t in zip(lesions, true) if not t], seed=seed),
+        "model_sensitivity": share(called[true], [g for g, t in zip(lesions, true) if t], seed=seed),
+        "model_specificity": share(~called[~true], [g for g, t in zip(lesions, true) if not t], seed=seed),
+        "mcnemar": _tests(np.stack([majority, called, true], axis=1)),
+    }
+
+
+def two_way(
+    hits: np.ndarray, groups: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """The share of hits over all decisions, percentile bootstrap over readers and over groups of images at once.
+
+    Args:
+        hits: float [readers, images], 1 or 0; NaN where a reader did not decide. groups: lesion or patient of each image.
+    """
+    seen = ~np.isnan(hits)
+    if not seen.any():
+        return undefined("no decisions", 0)
+    values = np.where(seen, hits, 0.0)
+    _, place = np.unique(np.asarray(groups), return_inverse=True)
+    count = int(place.max()) + 1
+    summed = np.stack([np.bincount(place, weights=row, minlength=count) for row in values])
+    decided = np.stack([np.bincount(place, weights=row.astype(float), minlength=count) for row in seen])
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(resamples):
+        readers = np.bincount(rng.integers(0, len(hits), len(hits)), minlength=len(hits))
+        lesions = np.bincount(rng.integers(0, count, count), minlength=count)
+        total = float(readers @ decided @ lesions)
+        if total:
+            drawn.append(float(readers @ summed @ lesions) / total)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return figure(float(values.sum() / seen.sum()), low, high, int(seen.sum()))

@@ -35,6 +35,14 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> dict[str, Any]:
     return figure(area, max(0.0, area - half), min(1.0, area + half), m + n)
 
 
+def area(scores: np.ndarray, positive: np.ndarray) -> float | None:
+    """The area alone; None without positives or negatives."""
+    m, n = int(positive.sum()), int((~positive).sum())
+    if not m or not n:
+        return None
+    return float((midranks(scores)[positive].sum() - m * (m + 1) / 2) / (m * n))
+
+
 def _variance(values: np.ndarray) -> float:
     return float(values.var(ddof=1)) if len(values) > 1 else 0.0
 
