@@ -119,6 +119,7 @@ def export(
     io: str | None = None,
     data: str | None = None,
     labels: Path | None = None,
+    rounding: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """A trained run or anyone's .keras classifier → calibrated, converted, checked bundle with golden vectors."""
@@ -132,7 +133,11 @@ def export(
         source, run, data, size_px, needed=exporting.needs_calibration(recipe), seed=seed
     )
     product = exporting.export(
-        model, recipe="float32" if recipe == "onnx" else recipe, io=io, calibration=images
+        model,
+        recipe="float32" if recipe == "onnx" else recipe,
+        io=io,
+        calibration=images,
+        rounding=rounding,
     )
     dropped = interface.dropout_of(model)
     manifest = Manifest(
@@ -159,6 +164,7 @@ def export(
         "recipe": recipe,
         "dilated_depthwise": product.dilated_depthwise,
         "fused": product.fused,
+        "rounding": product.rounding,
     }
 
 

@@ -89,6 +89,12 @@ def train(data: str, out: Path, seed: int, json_file: str | None, **choices: Any
     default=None,
     help="Tensors at the edge (default: int8 for int8, float32 otherwise).",
 )
+@click.option(
+    "--rounding",
+    type=click.Choice(["reconstruct", "nearest"]),
+    default=None,
+    help="Of int8 weights: keeping each layer's output on the images, or each weight (default: the first the model allows).",
+)
 @click.option("--data", metavar="DIR", help="Calibration images (default: those the run was trained on).")
 @click.option(
     "--labels",

@@ -19,6 +19,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from edge_derm.errors import ModelError
 from edge_derm.modeling import fusing
+from edge_derm.modeling.compression import quantise
 from edge_derm.modeling.inspection import check_product
 from edge_derm.modeling.interface import input_size, with_probabilities
 from edge_derm.quiet import quiet_native
@@ -26,6 +27,7 @@ from firmware_bridge.summary import Summary
 
 RECIPES = ("float32", "float16", "dynamic", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
+ROUNDINGS = ("reconstruct", "nearest")
 EDGES = {"int8": ("int8", "uint8", "float32")}  # others: float32 only
 
 
@@ -36,6 +38,7 @@ class Export:
     model: bytes
     summary: Summary
     fused: bool  # every dilated layer is one operator with its batch norm folded
+    rounding: str | None = None  # of int8 weights: one of ROUNDINGS
 
     @property
     def input_dtype(self) -> str:
@@ -51,7 +54,12 @@ class Export:
 
 
 def export(
-    model: keras.Model, *, recipe: str, io: str | None = None, calibration: np.ndarray | None = None
+    model: keras.Model,
+    *,
+    recipe: str,
+    io: str | None = None,
+    calibration: np.ndarray | None = None,
+    rounding: str | None = None,
 ) -> Export:
     """Convert, and check the product.
 
@@ -61,9 +69,11 @@ def export(
         io: tensors at the edge, ``int8``, ``uint8`` or ``float32``; default int8 for ``int8``, float32 otherwise.
         calibration: preprocessed images, uint8 [N, S, S, 3], for ``int8`` and ``int16x8``. Black and white are added, so that
             the input scale is exactly 1/128: a uint8 input is the pixel, an int8 input the pixel − 128.
+        rounding: of the weights in ``int8`` and ``int16x8``: ``reconstruct`` (``compression.quantise``: keeps each layer's output;
+            networks of the MobileNet family only), ``nearest`` (the converter's own), None: the first that the model allows.
 
     Raises:
-        ModelError: ``recipe-unknown``, ``recipe-io``, ``calibration-missing``, ``keras-interface``, ``keras-output``,
+        ModelError: ``recipe-unknown``, ``recipe-io``, ``recipe-rounding``, ``chain-structure``, ``calibration-missing``, ``keras-interface``, ``keras-output``,
             ``conversion-failed``, and what ``check_product`` finds.
     """
     io = check_choice(recipe, io)
@@ -73,9 +83,34 @@ def export(
             f"recipe {recipe}: expected calibration images, got none: give --data", code="calibration-missing"
         )
     model = with_probabilities(model)
-    data = convert(fusing.fuse(model), recipe=recipe, io=io, size_px=size_px, calibration=calibration)
+    fused, rounding = _prepared(model, recipe, rounding, calibration)
+    data = convert(fused, recipe=recipe, io=io, size_px=size_px, calibration=calibration)
     summary = check_product(data, recipe=recipe, io=io, rates=fusing.dilation_rates(model))
-    return Export(data, summary, fused=True)
+    return Export(data, summary, fused=True, rounding=rounding)
+
+
+def _prepared(
+    model: keras.Model, recipe: str, rounding: str | None, pixels: np.ndarray | None
+) -> tuple[keras.Model, str | None]:
+    """The model to convert, and how its weights were rounded."""
+    if recipe not in CALIBRATED:
+        return fusing.fuse(model), None
+    if rounding not in (None, *ROUNDINGS):
+        raise ModelError(
+            f"rounding: expected {' or '.join(ROUNDINGS)}, got {rounding!r}", code="recipe-rounding"
+        )
+    assert pixels is not None
+    try:
+        if rounding == "nearest":
+            return fusing.fuse(model), "nearest"
+        if recipe == "int16x8":
+            return fusing.fuse(quantise.prepare_weights(model, pixels)), "reconstruct"
+        prepared = quantise.prepare(model, pixels)
+        return fusing.fuse(prepared.model, prepared.ranges), "reconstruct"
+    except ModelError as error:
+        if rounding is not None or error.code != "chain-structure":
+            raise
+        return fusing.fuse(model), "nearest"
 
 
 def check_choice(recipe: str, io: str | None) -> str:

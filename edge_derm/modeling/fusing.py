@@ -8,7 +8,8 @@ kernel for rates above 1, but a model that is only converted never runs it.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Iterator
+from functools import partial
+from typing import Any, Iterator, Mapping
 
 import keras
 import tensorflow as tf
@@ -39,6 +40,34 @@ class OneStridedDilated(StridedDilatedConv2D):
         return tf.nn.conv2d(x, self.kernel, self.stride, "SAME", dilations=self.rate)
 
 
+class _Ranged:
+    """Put before a layer's class: its output on the 256 steps of a known range, which the converter then takes over."""
+
+    range: tuple[float, float]
+
+    def call(self, inputs: Any) -> Any:
+        low, high = self.range
+        values = super().call(inputs)  # type: ignore[misc]
+        return tf.quantization.fake_quant_with_min_max_args(values, low, high)
+
+
+class RangedReLU(_Ranged, keras.layers.ReLU):
+    """``ReLU`` with a known range."""
+
+
+class RangedPooling(_Ranged, keras.layers.GlobalAveragePooling2D):
+    """``GlobalAveragePooling2D`` with a known range."""
+
+
+class RangedDense(_Ranged, keras.layers.Dense):
+    """``Dense`` with a known range."""
+
+
+RANGED: dict[type, Any] = {
+    keras.layers.ReLU: RangedReLU,
+    keras.layers.GlobalAveragePooling2D: RangedPooling,
+    keras.layers.Dense: RangedDense,
+}
 FUSED: dict[type, Any] = {
     keras.layers.DepthwiseConv2D: OneDepthwise,
     keras.layers.SeparableConv2D: OneSeparable,
@@ -86,14 +115,19 @@ def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield layer
 
 
-def fuse(model: keras.Model) -> keras.Model:
+def fuse(model: keras.Model, ranges: Mapping[str, tuple[float, float]] | None = None) -> keras.Model:
     """The copy. Weights are the model's own; everything but the dilated layers is cloned as it is.
+
+    Args:
+        ranges: by layer name, of outputs whose int8 range is already known (ReLU, global average pooling, dense).
 
     Raises:
         ModelError: ``dilated-data-format`` (channels first), ``keras-structure`` (a model Keras cannot clone).
     """
     try:
-        copy = keras.models.clone_model(model, clone_function=_clone, recursive=True)
+        copy = keras.models.clone_model(
+            model, clone_function=partial(_clone, ranges=ranges or {}), recursive=True
+        )
         copy.set_weights(model.get_weights())
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -103,8 +137,12 @@ def fuse(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+def _clone(layer: keras.layers.Layer, ranges: Mapping[str, tuple[float, float]]) -> keras.layers.Layer:
     config = layer.get_config()
+    if layer.name in ranges:
+        ranged = RANGED[type(layer)].from_config(config)
+        ranged.range = ranges[layer.name]
+        return ranged
     if isinstance(layer, StridedDilatedConv2D):
         return OneStridedDilated.from_config(config)
     if type(layer) in FUSED and _rate(layer) > 1:

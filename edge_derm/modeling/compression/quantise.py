@@ -1,0 +1,86 @@
+"""Everything between a trained network and its int8 conversion: equalised, centred, rounded by reconstruction, its ranges fixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping, Sequence
+
+import keras
+import numpy as np
+
+from edge_derm.modeling.compression import equalise as equalising
+from edge_derm.modeling.compression.chain import POOL, Layer, fold, forward, unfold
+from edge_derm.modeling.compression.reconstruct import quantiser, ranges_of, reconstruct
+
+ROUNDED_ON = 256  # images that weights are rounded on; ranges are taken from all that are given
+LEAST_LOGIT = -6.0  # below, a class has under a quarter of a percent of the better of the two best
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network ready for conversion: ``model`` with kernels on their int8 grid, ranges by the layer whose output they are of."""
+
+    model: keras.Model
+    chain: tuple[Layer, ...]
+    ranges: Mapping[str, tuple[float, float]]
+
+
+def prepare(model: keras.Model, pixels: np.ndarray) -> Prepared:
+    """The network for the int8 recipe.
+
+    Args:
+        model: of the MobileNet family (``chain.fold``).
+        pixels: uint8 [N, S, S, 3], training images.
+
+    Raises:
+        ModelError: ``chain-structure``.
+    """
+    chain, ranges = level(fold(model), pixels)
+    rounded = reconstruct(chain, pixels[:ROUNDED_ON], quantiser(ranges))
+    return Prepared(unfold(model, rounded), rounded, _by_output(model, ranges))
+
+
+def prepare_weights(model: keras.Model, pixels: np.ndarray) -> keras.Model:
+    """The network for recipes whose activations are finer than int8: only the rounding of weights is chosen."""
+    return unfold(model, reconstruct(fold(model), pixels[:ROUNDED_ON], lambda name, values: values))
+
+
+def level(
+    chain: Sequence[Layer], pixels: np.ndarray
+) -> tuple[tuple[Layer, ...], dict[str, tuple[float, float]]]:
+    """The same function with channels equalised and logits centred, and the range of every activation in it."""
+    chain = equalising.equalise(chain, equalising.channel_ranges(chain, pixels))
+    chain = equalising.centre_logits(chain, pooled(chain, pixels))
+    ranges = ranges_of(equalising.channel_ranges(chain, pixels))
+    low, high = ranges[chain[-1].name]
+    ranges[chain[-1].name] = (max(low, LEAST_LOGIT), high)
+    return chain, ranges
+
+
+def pooled(chain: Sequence[Layer], pixels: np.ndarray) -> np.ndarray:
+    """Input of the classifier, float32 [N, C]."""
+    found: list[np.ndarray] = []
+
+    def observe(name: str, values: Any) -> Any:
+        if name == POOL:
+            found.append(np.asarray(values))
+        return values
+
+    for i in range(0, len(pixels), 64):
+        forward(chain, pixels[i : i + 64].astype(np.float32) / 128 - 1, observe)
+    return np.concatenate(found)
+
+
+def _by_output(
+    model: keras.Model, ranges: Mapping[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Ranges named by the Keras layer that gives the activation: the ReLU behind a convolution, the pooling, the classifier."""
+    named, last = {}, ""
+    for layer in model.layers:
+        if layer.name in ranges:
+            last = layer.name
+        if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+            named[layer.name] = ranges[POOL]
+        elif isinstance(layer, (keras.layers.ReLU, keras.layers.Dense)):
+            named[layer.name] = ranges[last]
+    return named
