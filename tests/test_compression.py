@@ -24,7 +24,7 @@ def pixels():
 
 @pytest.fixture(scope="module")
 def model(pixels):
-    """Five convolutions, one of them dilated, whose statistics are those of their data, and logits that decide for several classes."""
+    """Five convolutions, one dilated, whose statistics are those of their data; logits that decide for several classes."""
     rng = np.random.default_rng(1)
     x = image = keras.Input((48, 48, 3))
     kl = keras.layers

@@ -73,8 +73,8 @@ def export(
             networks of the MobileNet family only), ``nearest`` (the converter's own), None: the first that the model allows.
 
     Raises:
-        ModelError: ``recipe-unknown``, ``recipe-io``, ``recipe-rounding``, ``chain-structure``, ``calibration-missing``, ``keras-interface``, ``keras-output``,
-            ``conversion-failed``, and what ``check_product`` finds.
+        ModelError: ``recipe-unknown``, ``recipe-io``, ``recipe-rounding``, ``chain-structure``, ``calibration-missing``,
+            ``keras-interface``, ``keras-output``, ``conversion-failed``, and what ``check_product`` finds.
     """
     io = check_choice(recipe, io)
     size_px = input_size(model)

@@ -1,7 +1,7 @@
 """Rescaling between layers so that every channel uses the whole range of its tensor's one activation scale.
 
-After Nagel et al., 2019, https://arxiv.org/abs/1906.04721, for ReLU6: a channel that lives in [lo, hi] is moved to [0, 6], where
-the clipping of ReLU6 becomes the clipping of its own range; the next layer takes the inverse. The shift by ``lo`` needs a next layer
+After Nagel et al., 2019, https://arxiv.org/abs/1906.04721, for ReLU6: a channel that lives in [lo, hi] is moved to [0, 6],
+where the clipping of ReLU6 becomes the clipping of its own range; the next layer takes the inverse. The shift by ``lo`` needs a next layer
 without padding (a pointwise one), since padding puts zeros where the shifted zero would be.
 
 The float network stays what it was, up to rounding and to values outside what the calibration images showed.
@@ -49,8 +49,8 @@ def equalise(
 
     Args:
         ranges: from ``channel_ranges`` of this chain.
-        depthwise, pointwise: how far, 0 (not at all) to 1 (wholly), after layers of either kind. Wholly costs nothing where the next
-            layer is depthwise, which has a scale a channel; before a pointwise layer it makes columns of weights coarser.
+        depthwise, pointwise: how far, 0 (not at all) to 1 (wholly), after layers of either kind. Wholly costs nothing where the
+            next layer is depthwise, which has a scale a channel; before a pointwise layer it makes columns of weights coarser.
     """
     layers = list(chain)
     for i, (layer, following) in enumerate(zip(chain, chain[1:])):
