@@ -1,8 +1,8 @@
 """Rescaling between layers so that every channel uses the whole range of its tensor's one activation scale.
 
 After Nagel et al., 2019, https://arxiv.org/abs/1906.04721, for ReLU6: a channel that lives in [lo, hi] is moved to [0, 6],
-where the clipping of ReLU6 becomes the clipping of its own range; the next layer takes the inverse. The shift by ``lo`` needs a next layer
-without padding (a pointwise one), since padding puts zeros where the shifted zero would be.
+where the clipping of ReLU6 becomes the clipping of its own range; the next layer takes the inverse. The shift by ``lo``
+needs a next layer without padding (a pointwise one), since padding puts zeros where the shifted zero would be.
 
 The float network stays what it was, up to rounding and to values outside what the calibration images showed.
 """
