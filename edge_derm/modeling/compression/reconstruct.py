@@ -212,7 +212,7 @@ def _single_moves(chosen: np.ndarray, slope: np.ndarray, gram: np.ndarray, fixed
         best = np.clip(chosen[j] - np.round(slope[j] / gram[:, j, j]), -STEPS, STEPS)
         move = np.where(fixed[j], 0, best - chosen[j])
         if move.any():
-            moved += np.count_nonzero(move)
+            moved += int(np.count_nonzero(move))
             chosen[j] += move
             slope += gram[:, :, j].T * move
     return moved
