@@ -84,7 +84,7 @@ def read_flow(graph: Graph) -> Flow:
     """Return ``graph`` as stages.
 
     Raises UnsupportedError (``float-model``, ``unsupported-operator``, ``unsupported-type``,
-    ``unsupported-shape``) naming operator, tensor and reason.
+    ``unsupported-shape``, ``unsupported-output``) naming operator, tensor and reason.
     """
     alias: dict[int, int] = {}
     stages: list[Stage] = []
@@ -102,6 +102,13 @@ def read_flow(graph: Graph) -> Flow:
     used = {*graph.inputs, *(stage.output for stage in stages)} - set(sums)
     maps = {index: rows_of(graph.tensor(index)) for index in sorted(used)} | sums
     outputs = tuple(alias.get(index, index) for index in graph.outputs)
+    for index in outputs:
+        if index not in {stage.output for stage in stages}:
+            raise UnsupportedError(
+                f"output {graph.tensor(index).name!r} (tensor {index}): expected one that an operator computes, got "
+                "a constant or an input",
+                code="unsupported-output",
+            )
     return Flow(maps, tuple(stages), graph.inputs, outputs, alias)
 
 

@@ -21,6 +21,7 @@ from firmware_bridge.loopback import build_device
 from firmware_bridge.transports import Program, open_port
 
 HASHING = Path(__file__).parent / "link_net"  # its output is a hash of its input
+STEADY = Patience(timeout_s=5.0)  # a loaded machine is late, not silent
 QUICK = Patience(timeout_s=0.006, run_timeout_s=0.03, attempts=100)
 
 if board.missing_tools(board.find_board("host")):
@@ -103,7 +104,7 @@ def hashing(tmp_path_factory):
 
 
 def test_a_device_says_what_it_serves(hashing):
-    info = Device(hashing()).describe()
+    info = Device(hashing(), patience=STEADY).describe()
     assert info.model_sha256 == "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     assert info.labels_sha256 == "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"
     assert info.input == link.TensorInfo("int8", (1, 16, 16, 3), 0.0078125, 0)
@@ -112,7 +113,7 @@ def test_a_device_says_what_it_serves(hashing):
 
 
 def test_a_quiet_line_needs_no_retry(hashing):
-    device = Device(hashing())
+    device = Device(hashing(), patience=STEADY)
     for data in make_inputs(20, seed=1):
         answer = device.infer(data)
         assert (answer.output.tobytes(), answer.retries, answer.decision) == (expected(data), 0, None)
@@ -141,8 +142,8 @@ def test_ten_thousand_exchanges_over_a_bad_line_and_not_one_wrong(hashing, rate,
 def test_a_new_host_after_a_lost_one_starts_clean(hashing):
     """The second host's session is numbered behind the first's: it says HELLO and gets its own results."""
     line, (first, second) = hashing(), make_inputs(2, seed=5)
-    assert Device(line, session=5000).infer(first).output.tobytes() == expected(first)
-    assert Device(line, session=4000).infer(second).output.tobytes() == expected(second)
+    assert Device(line, session=5000, patience=STEADY).infer(first).output.tobytes() == expected(first)
+    assert Device(line, session=4000, patience=STEADY).infer(second).output.tobytes() == expected(second)
 
 
 def test_a_late_hello_of_an_earlier_host_costs_a_retry_and_no_result(hashing):
@@ -158,7 +159,7 @@ def test_a_late_hello_of_an_earlier_host_costs_a_retry_and_no_result(hashing):
                 self.inner.write(link.encode(Frame(Type.HELLO, 1, link.hello(5_000_000))))
             self.inner.write(data)
 
-    device = Device(Late(hashing()), session=4000)
+    device = Device(Late(hashing()), session=4000, patience=STEADY)
     for data in make_inputs(10, seed=6):
         assert device.infer(data).output.tobytes() == expected(data)
     assert device.ignored["sequence"] >= 5
@@ -181,7 +182,7 @@ def test_an_answer_to_another_input_is_not_taken(hashing):
                     out += link.encode(Frame(frame.type, frame.sequence, link.write_output(forged)))
             return out + data
 
-    device = Device(Liar(hashing()))
+    device = Device(Liar(hashing()), patience=STEADY)
     (data,) = make_inputs(1, seed=8)
     assert device.infer(data).output.tobytes() == expected(data)
     assert device.ignored["type"] == 1
@@ -206,7 +207,7 @@ def test_a_transfer_is_resumed_where_it_broke_off(hashing):
         def read(self, timeout_s):
             return inner.read(timeout_s)
 
-    device = Device(Breaks(broken=True))
+    device = Device(Breaks(broken=True), patience=STEADY)
     (data,) = make_inputs(1, seed=9)
     with pytest.raises(LinkError, match="cut"):
         device.infer(data)
@@ -289,7 +290,7 @@ def test_an_input_that_changed_in_memory_or_on_the_way_is_refused_and_sent_again
 
 @pytest.mark.parametrize("status", [0, 1])
 def test_a_self_check_is_reported_and_a_failed_one_stops_everything(hashing, status):
-    device = Device(hashing(f"-DSELF_TEST={status}"))
+    device = Device(hashing(f"-DSELF_TEST={status}"), patience=STEADY)
     (data,) = make_inputs(1, seed=13)
     assert device.describe().self_check == (SelfCheck.FAILED if status else SelfCheck.PASSED)
     if not status:
@@ -301,7 +302,7 @@ def test_a_self_check_is_reported_and_a_failed_one_stops_everything(hashing, sta
 
 
 def test_a_decision_comes_with_the_output(hashing):
-    device = Device(hashing("-DDECIDES"))
+    device = Device(hashing("-DDECIDES"), patience=STEADY)
     for data in make_inputs(20, seed=14):
         answer = device.infer(data)
         abstains, label = answer.output[0] < 128, int(answer.output[1]) & 3
@@ -323,7 +324,7 @@ def test_silence_ends_in_one_line_that_says_what_to_check():
 
 def test_a_wrong_number_of_bytes_is_refused_before_it_is_sent(hashing):
     with pytest.raises(LinkError, match="768") as caught:
-        Device(hashing()).infer(bytes(767))
+        Device(hashing(), patience=STEADY).infer(bytes(767))
     assert caught.value.code == "input-size"
 
 
@@ -371,7 +372,7 @@ def test_a_serial_line_carries_the_conversation(hashing):
     try:
         with open_port(os.ttyname(slave)) as port:
             for data in make_inputs(5, seed=15):
-                assert Device(port).infer(data).output.tobytes() == expected(data)
+                assert Device(port, patience=STEADY).infer(data).output.tobytes() == expected(data)
     finally:
         ended.set()
         os.write(slave, b"\0")
@@ -411,7 +412,7 @@ def emulated(name: str, folder: Path, net: Path = HASHING):
 @pytest.mark.parametrize("name", [n for n, place in board.BOARDS.items() if place.emulated])
 def test_a_board_behind_a_uart_on_tcp_answers(name, tmp_path):
     with emulated(name, tmp_path) as port, open_port(port) as line:
-        device = Device(line)
+        device = Device(line, patience=STEADY)
         for data in make_inputs(3, seed=16):
             answer = device.infer(data)
             assert answer.output.tobytes() == expected(data)

@@ -1,0 +1,202 @@
+"""Calibrated class and abstention as constants for integer arithmetic on the device (``firmware/ed_decide.c``).
+
+The decision is the one of the bundle: logits (of a softmax model the logarithms of its probabilities, at least half a
+step) over the temperature, class by class scaled and shifted where vector scaling was fitted, softmax, the first
+largest class, abstained where its probability is below the threshold. Since the largest probability is
+1 / Σ 2^(l − l_max), a table of l for each stored byte and the limit 1 / threshold are all a device needs.
+
+The device rounds l to 2^-20 and each term to about 2^-30: it decides as real arithmetic does unless the largest
+probability is within ``MARGIN`` of the threshold (relatively), or two classes' l differ by less than 2^-20.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+
+from firmware_bridge import ctext
+from firmware_bridge.board import FIRMWARE
+from firmware_bridge.graph import BridgeError, Tensor
+
+MARGIN = 3e-6
+PLACES = 20
+_NEVER = -(
+    1 << 29
+)  # log2 of a probability of zero: far below every span that counts, and a difference fits 32 bits
+_SPAN = 500.0  # of log2, the widest a row may be: differences stay within 32 bits
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What calibration fitted, as plain numbers; None leaves that part out.
+
+    ``activation``: what the model's outputs are, ``softmax`` probabilities or ``logits``.
+    """
+
+    temperature: float | None = None
+    abstain_threshold: float | None = None
+    scale: tuple[float, ...] | None = None
+    shift: tuple[float, ...] | None = None
+    activation: str = "softmax"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The constants of ``struct ed_decision``; ``logits`` is int32 [rows, 256], one row or one a class."""
+
+    logits: np.ndarray
+    classes: int
+    flip: int
+    limit: int
+
+
+def read_manifest(path: Path) -> tuple[Decision, tuple[str, ...]]:
+    """Return the decision and the labels of a bundle's manifest.json; BridgeError ``manifest``."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        calibration = stored.get("calibration") or {}
+        vector = {
+            key: tuple(map(float, calibration[key])) if calibration.get(key) is not None else None
+            for key in ("scale", "shift")
+        }
+        numbers = {
+            key: None if stored.get(key) is None else float(stored[key])
+            for key in ("temperature", "abstain_threshold")
+        }
+        labels = tuple(map(str, stored["labels"]))
+        return Decision(**numbers, **vector, activation=str(stored["output"]["activation"])), labels
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BridgeError(
+            f"{path}: expected a bundle's manifest.json with labels, output, temperature and abstain_threshold, "
+            f"got {type(error).__name__}: {error}",
+            code="manifest",
+        ) from error
+
+
+def digest_labels(labels: Sequence[str]) -> str:
+    """Return the SHA-256 of labels as ``SPEC.md`` defines it, hexadecimal."""
+    return hashlib.sha256("\n".join(labels).encode()).hexdigest()
+
+
+def make_tables(decision: Decision, output: Tensor) -> Tables:
+    """Return the constants for a network whose stored scores are ``output``, int8 or uint8 [1, classes].
+
+    Raises BridgeError ``decision-output`` (not such a tensor), ``decision-value`` (a figure out of its range).
+    """
+    quantization = output.quantization
+    if output.dtype not in ("int8", "uint8") or output.elements < 2 or quantization is None:
+        raise BridgeError(
+            f"decision: expected a quantised int8 or uint8 output of at least 2 classes, got {output.dtype} "
+            f"{list(output.shape)}",
+            code="decision-output",
+        )
+    _check(decision, output.elements)
+    lowest = -128 if output.dtype == "int8" else 0
+    step = float(quantization.scale[0])
+    raw = (np.arange(256, dtype=np.float64) + lowest - int(quantization.zero_point[0])) * step
+    logits = _logits(decision, raw, step)
+    finite = np.isfinite(logits)
+    if logits[finite].max() - logits[finite].min() > _SPAN:
+        raise _out_of_range("a temperature under which logits span at most 2^500", str(decision.temperature))
+    top = logits[finite].max()
+    fixed = np.where(finite, np.round((np.where(finite, logits, top) - top) * (1 << PLACES)), _NEVER)
+    return Tables(fixed.astype(np.int32), output.elements, -lowest, _limit(decision.abstain_threshold))
+
+
+def decision_files(tables: Tables, *, name: str = "net") -> dict[str, str]:
+    """Return {file name: C text}: the arithmetic, and NAME_decide.c with the constants."""
+    own = {file: (FIRMWARE / file).read_text(encoding="utf-8") for file in ("ed_decide.c", "ed_decide.h")}
+    text = _DECIDE
+    for key, value in {
+        "@name@": name,
+        "@count@": str(tables.logits.size),
+        "@values@": ctext.integers(tables.logits.ravel().tolist()),
+        "@row@": str(256 if len(tables.logits) > 1 else 0),
+        "@classes@": str(tables.classes),
+        "@flip@": f"0x{tables.flip:02X}",
+        "@limit@": f"UINT64_C({tables.limit})",
+    }.items():
+        text = text.replace(key, value)
+    return {**own, f"{name}_decide.c": text}
+
+
+def declare(*, name: str = "net") -> str:
+    """Return the lines NAME.h gets."""
+    return _DECLARE.replace("@name@", name).replace("@NAME@", name.upper())
+
+
+def _logits(decision: Decision, raw: np.ndarray, step: float) -> np.ndarray:
+    """Return log2 of the unnormalised probability, [1, 256] or [classes, 256]; −inf for a probability of zero."""
+    fitted = (
+        decision.temperature not in (None, 1.0) or decision.scale is not None or decision.shift is not None
+    )
+    if decision.activation == "logits":
+        natural = raw
+    elif fitted:
+        natural = np.log(np.maximum(raw, step / 2))
+    else:
+        natural = np.full(256, -np.inf)
+        np.log(raw, out=natural, where=raw > 0)
+    rows = natural[None, :] / (decision.temperature or 1.0)
+    if decision.scale is not None:
+        rows = rows * np.array(decision.scale)[:, None]
+    if decision.shift is not None:
+        rows = rows + np.array(decision.shift)[:, None]
+    return np.asarray(rows / math.log(2.0))
+
+
+def _limit(threshold: float | None) -> int:
+    """Return floor(2^30 / threshold), at most 64 bits; without a threshold nothing is above it."""
+    highest = (1 << 64) - 1
+    if not threshold:
+        return highest
+    numerator, denominator = threshold.as_integer_ratio()
+    return min((denominator << 30) // numerator, highest)
+
+
+def _check(decision: Decision, classes: int) -> None:
+    temperature, threshold = decision.temperature, decision.abstain_threshold
+    if decision.activation not in ("softmax", "logits"):
+        raise _out_of_range("the activation softmax or logits", repr(decision.activation))
+    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+        raise _out_of_range("a temperature above 0", str(temperature))
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise _out_of_range("an abstain threshold in [0, 1]", str(threshold))
+    for what, values in (("scale", decision.scale), ("shift", decision.shift)):
+        if values is not None and (len(values) != classes or not all(map(math.isfinite, values))):
+            raise _out_of_range(f"{classes} finite values of {what}, one a class", str(list(values))[:80])
+
+
+def _out_of_range(expected: str, got: Any) -> BridgeError:
+    return BridgeError(f"decision: expected {expected}, got {got}", code="decision-value")
+
+
+_DECLARE = """\
+#define @NAME@_DECISION 1
+/* The calibrated class of an output, or -1: abstain. In integers; see ed_decide.h. */
+int32_t @name@_decide(const @name@_output_t *output);
+/* The calibrated probability of the largest class, times 65536. */
+uint32_t @name@_confidence(const @name@_output_t *output);
+"""
+
+_DECIDE = """\
+/* Calibration of the network as constants for ed_decide.c. */
+#include "ed_decide.h"
+#include "@name@.h"
+
+static const int32_t logits[@count@] = {
+@values@
+};
+
+static const struct ed_decision decision = {logits, @row@, @classes@, @flip@, @limit@};
+
+int32_t @name@_decide(const @name@_output_t *output) { return ed_decide(&decision, output); }
+
+uint32_t @name@_confidence(const @name@_output_t *output) { return ed_decide_confidence(&decision, output); }
+"""

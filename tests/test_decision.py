@@ -1,0 +1,216 @@
+"""The decision made on the device in integers is the one that edge_derm makes in floating point."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge_derm.runtime import decision as floating
+from firmware_bridge import board
+from firmware_bridge.decision import MARGIN, Decision, Tables, digest_labels, make_tables, read_manifest
+from firmware_bridge.graph import BridgeError, Quantization, Tensor
+
+HERE = Path(__file__).parent
+
+if board.missing_tools(board.find_board("host")):
+    pytest.skip("no C compiler on this machine", allow_module_level=True)
+
+
+def scores_of(classes: int, dtype: str = "int8", scale: float = 1 / 256, zero: int | None = None) -> Tensor:
+    zero = (-128 if dtype == "int8" else 0) if zero is None else zero
+    quantization = Quantization(np.array([scale], np.float32), np.array([zero], np.int64))
+    return Tensor(0, "scores", (1, classes), dtype, quantization)
+
+
+@pytest.fixture(scope="module")
+def decide(tmp_path_factory):
+    """ed_decide.c under the sanitizers: tables and rows of stored scores → (decision, confidence) of each row."""
+    sources = [HERE / "decide_many.c", board.FIRMWARE / "ed_decide.c"]
+    folder = tmp_path_factory.mktemp("decide")
+    made = board.build(
+        sources, board.find_board("host"), out=folder, include=[board.FIRMWARE], extra=board.SANITIZE
+    )
+
+    def run(tables: Tables, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        row = 256 if len(tables.logits) > 1 else 0
+        head = struct.pack("<4iQ", tables.classes, row, tables.flip, tables.logits.size, tables.limit)
+        given = head + tables.logits.astype("<i4").tobytes() + stored.tobytes()
+        done = subprocess.run([made.executable], input=given, capture_output=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+        answers = np.frombuffer(done.stdout, "<i4").reshape(-1, 2)
+        return answers[:, 0], answers[:, 1] / 65536
+
+    return run
+
+
+def expect(decision: Decision, output: Tensor, stored: np.ndarray) -> np.ndarray:
+    """Probabilities by edge_derm's own function, float64 where it allows."""
+    assert output.quantization is not None
+    step = float(output.quantization.scale[0])
+    raw = (stored.astype(np.float64) - int(output.quantization.zero_point[0])) * step
+    return floating.probabilities(
+        raw.astype(np.float32),
+        activation=decision.activation,
+        temperature=decision.temperature,
+        scale=decision.scale,
+        shift=decision.shift,
+        floor=step / 2,
+    )
+
+
+def compare(decide, decision: Decision, output: Tensor, stored: np.ndarray) -> int:
+    """Assert equal decisions outside the stated margin; return how many rows lay inside it."""
+    got, confidence = decide(make_tables(decision, output), stored)
+    p = expect(decision, output, stored).astype(np.float64)
+    largest = p.max(axis=1)
+    first = p.argmax(axis=1)
+    threshold = decision.abstain_threshold or 0.0
+    near = np.abs(largest - threshold) <= MARGIN * threshold
+    ordered = np.sort(p, axis=1)
+    apart = ordered[:, -1] - ordered[:, -2]
+    vector = (
+        decision.scale is not None or decision.shift is not None
+    )  # equal scores are a tie only without it
+    tied = (apart <= 1.5e-6 * largest) & (vector | (apart > 0))
+    expected = np.where(largest < threshold, -1, first)
+    wrong = (got != expected) & ~near & ~tied
+    assert not wrong.any(), (stored[wrong][:3], got[wrong][:3], expected[wrong][:3], p[wrong][:3])
+    assert np.abs(confidence - largest).max() <= 1 / 65536
+    return int((near | tied).sum())
+
+
+def every_pair(dtype: str = "int8") -> np.ndarray:
+    values = np.arange(256, dtype=np.int64) + np.iinfo(dtype).min
+    return np.stack(np.meshgrid(values, values), axis=-1).reshape(-1, 2).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        Decision(),
+        Decision(abstain_threshold=0.6),
+        Decision(temperature=1.37, abstain_threshold=0.7),
+        Decision(temperature=0.31, abstain_threshold=0.999),
+        Decision(temperature=2.5, abstain_threshold=0.55, scale=(1.2, 0.7), shift=(0.1, -0.4)),
+        Decision(shift=(0.0, 1.5), abstain_threshold=1.0),
+        Decision(activation="logits", temperature=1.8, abstain_threshold=0.8),
+    ],
+)
+def test_every_pair_of_scores_is_decided_alike(decide, dtype, chosen):
+    """All 65,536 rows of a two-class model."""
+    output = scores_of(2, dtype, scale=0.05 if chosen.activation == "logits" else 1 / 256, zero=None)
+    assert compare(decide, chosen, output, every_pair(dtype)) < 1000
+
+
+@pytest.mark.slow
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_calibration_of_any_number_of_classes_is_decided_alike(decide, data):
+    classes = data.draw(st.sampled_from([2, 3, 7, 12, 100, 1000]))
+    activation = data.draw(st.sampled_from(["softmax", "softmax", "logits"]))
+    dtype = data.draw(st.sampled_from(["int8", "uint8"]))
+    vectors = st.none() | st.lists(st.floats(-3, 3), min_size=classes, max_size=classes).map(tuple)
+    chosen = Decision(
+        temperature=data.draw(st.none() | st.floats(1.0 if activation == "logits" else 0.1, 20)),
+        abstain_threshold=data.draw(st.none() | st.floats(0, 1)),
+        scale=data.draw(vectors) if classes <= 12 else None,
+        shift=data.draw(vectors) if classes <= 12 else None,
+        activation=activation,
+    )
+    scale, zero = (
+        (data.draw(st.floats(0.001, 0.3)), data.draw(st.integers(-128, 127)))
+        if activation == "logits"
+        else (1 / 256, -128)
+    )
+    output = scores_of(classes, dtype, scale, zero + (128 if dtype == "uint8" else 0))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    limits = np.iinfo(dtype)
+    peaks = rng.integers(0, 256, (400, 1)) * rng.random((400, classes)) ** rng.integers(1, 9, (400, 1))
+    compare(decide, chosen, output, (limits.min + peaks).astype(dtype))
+
+
+def test_rows_of_nothing_but_zero_probability_are_uniform(decide):
+    """Many classes at eight bits: every probability may round to zero, which says nothing."""
+    stored = np.full((1, 300), -128, np.int8)
+    got, confidence = decide(make_tables(Decision(abstain_threshold=0.01), scores_of(300)), stored)
+    assert got.tolist() == [-1] and abs(confidence[0] - 1 / 300) < 1e-5
+    assert decide(make_tables(Decision(abstain_threshold=0.003), scores_of(300)), stored)[0].tolist() == [0]
+
+
+def test_ties_go_to_the_earlier_class(decide):
+    stored = np.array([[5, 90, 90, 90], [90, 5, 5, 90], [-128, -128, -128, -128]], np.int8)
+    for chosen in (Decision(), Decision(temperature=1.7)):
+        assert decide(make_tables(chosen, scores_of(4)), stored)[0].tolist() == [1, 0, 0]
+
+
+def test_thresholds_at_the_ends(decide):
+    stored = every_pair()
+    assert (decide(make_tables(Decision(abstain_threshold=0.0), scores_of(2)), stored)[0] >= 0).all()
+    certain = decide(make_tables(Decision(abstain_threshold=1.0), scores_of(2)), stored)[0]
+    assert ((certain >= 0) == (((stored == -128).sum(axis=1) == 1))).all()
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        Decision(temperature=0.0),
+        Decision(temperature=float("nan")),
+        Decision(temperature=1e-4),
+        Decision(abstain_threshold=1.1),
+        Decision(abstain_threshold=-0.1),
+        Decision(scale=(1.0,)),
+        Decision(shift=(1.0, float("inf"))),
+        Decision(activation="sigmoid"),
+    ],
+)
+def test_a_figure_out_of_range_is_named(chosen):
+    with pytest.raises(BridgeError, match="decision: expected") as caught:
+        make_tables(chosen, scores_of(2))
+    assert caught.value.code == "decision-value"
+
+
+def test_an_output_that_is_no_row_of_scores_is_named():
+    for output in (scores_of(1), Tensor(0, "x", (1, 2), "float32"), Tensor(0, "x", (1, 2), "int8")):
+        with pytest.raises(BridgeError) as caught:
+            make_tables(Decision(), output)
+        assert caught.value.code == "decision-output"
+
+
+def test_a_bundles_manifest_gives_decision_and_labels(tiny_bundle, tmp_path):
+    from edge_derm.bundle.manifest import Calibration
+    from edge_derm.bundle.store import open_bundle
+
+    manifest = open_bundle(tiny_bundle).manifest.updated(
+        temperature=1.4, abstain_threshold=0.6, calibration=Calibration(shift=(0.1, 0.2, 0.3, 0.4))
+    )
+    stored = json.loads((tiny_bundle / "manifest.json").read_text())
+    stored |= {
+        "temperature": 1.4,
+        "abstain_threshold": 0.6,
+        "calibration": {"scale": None, "shift": [0.1, 0.2, 0.3, 0.4]},
+    }
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(stored))
+    decision, labels = read_manifest(path)
+    assert manifest.calibration is not None and decision.shift == manifest.calibration.shift
+    assert (decision.temperature, decision.abstain_threshold) == (1.4, 0.6)
+    assert decision.scale is None and decision.activation == manifest.output.activation
+    assert labels == manifest.labels and len(digest_labels(labels)) == 64
+    for text in (
+        "{",
+        "[]",
+        "{}",
+        '{"labels": [], "output": {"activation": "softmax"}, "temperature": "warm"}',
+    ):
+        path.write_text(text)
+        with pytest.raises(BridgeError) as caught:
+            read_manifest(path)
+        assert caught.value.code == "manifest"
