@@ -126,9 +126,21 @@ def decision_files(tables: Tables, *, name: str = "net") -> dict[str, str]:
     return {**own, f"{name}_decide.c": text}
 
 
-def declare(*, name: str = "net") -> str:
-    """Return the lines NAME.h gets."""
-    return _DECLARE.replace("@name@", name).replace("@NAME@", name.upper())
+def declare(header: str, *, decides: bool, labels: Sequence[str] = (), name: str = "net") -> str:
+    """Return NAME.h with the decision's functions and the digest of the labels, before what closes it."""
+    lines = _DECLARE if decides else ""
+    if labels:
+        lines += f'/* SHA-256 of the labels, joined by line feeds. */\n#define @NAME@_LABELS_SHA256 "{digest_labels(labels)}"\n'
+    lines = lines.replace("@name@", name).replace("@NAME@", name.upper())
+    before, close, after = header.rpartition("\n#ifdef __cplusplus\n}")
+    return before + "\n" + lines + close + after
+
+
+def explain(decision: Decision, *, name: str = "net") -> str:
+    """Return the section of the folder's README."""
+    vector = ", vector scaling" if decision.scale or decision.shift else ""
+    figures = f"temperature {decision.temperature}, threshold {decision.abstain_threshold}{vector}"
+    return _EXPLAIN.replace("@name@", name).replace("@figures@", figures)
 
 
 def _logits(decision: Decision, raw: np.ndarray, step: float) -> np.ndarray:
@@ -177,6 +189,13 @@ def _out_of_range(expected: str, got: Any) -> BridgeError:
     return BridgeError(f"decision: expected {expected}, got {got}", code="decision-value")
 
 
+_EXPLAIN = """
+## Decision
+`@name@_decide(@name@_output())` is the calibrated class, or -1 where its probability is below the threshold: @figures@.
+`@name@_confidence()` is that probability times 65536. Both in integers; they decide as floating point does unless the
+probability is within a relative 3e-6 of the threshold. Not a medical device.
+"""
+
 _DECLARE = """\
 #define @NAME@_DECISION 1
 /* The calibrated class of an output, or -1: abstain. In integers; see ed_decide.h. */
@@ -190,9 +209,7 @@ _DECIDE = """\
 #include "ed_decide.h"
 #include "@name@.h"
 
-static const int32_t logits[@count@] = {
-@values@
-};
+static const int32_t logits[@count@] = @values@;
 
 static const struct ed_decision decision = {logits, @row@, @classes@, @flip@, @limit@};
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_derm.runtime import decision as floating
-from firmware_bridge import board
+from firmware_bridge import board, cli
 from firmware_bridge.decision import MARGIN, Decision, Tables, digest_labels, make_tables, read_manifest
 from firmware_bridge.graph import BridgeError, Quantization, Tensor
 
@@ -214,3 +215,44 @@ def test_a_bundles_manifest_gives_decision_and_labels(tiny_bundle, tmp_path):
         with pytest.raises(BridgeError) as caught:
             read_manifest(path)
         assert caught.value.code == "manifest"
+
+
+@pytest.mark.parametrize("temperature", [1.7, 0.6])
+def test_a_bundles_decision_is_the_one_its_generated_device_makes(
+    tiny_bundle, tiny_images, tmp_path, temperature
+):
+    """update_bundle → generate --manifest → compiled, over the link: label and abstention are the Classifier's."""
+    from edge_derm.bundle.store import open_bundle, update_bundle
+    from edge_derm.runtime import Classifier
+    from firmware_bridge.device import Device, Patience
+    from firmware_bridge.loopback import loopback
+    from firmware_bridge.pixels import encode_image
+
+    update_bundle(open_bundle(tiny_bundle), temperature=temperature)
+    given = Classifier.open(tiny_bundle).classify(list(tiny_images))
+    threshold = float(np.median([max(one.probabilities.values()) for one in given]))  # half of them abstain
+    update_bundle(open_bundle(tiny_bundle), abstain_threshold=threshold)
+    arguments = ["generate", tiny_bundle / "model.tflite", "--manifest", tiny_bundle / "manifest.json"]
+    made = CliRunner().invoke(cli.cli, [*map(str, arguments), "--out", str(tmp_path / "net")])
+    assert made.exit_code == 0, made.exception
+    classifier = Classifier.open(tiny_bundle)
+    expected = classifier.classify(list(tiny_images))
+    with loopback(tmp_path / "net", extra=board.SANITIZE) as line:
+        device = Device(line, patience=Patience(timeout_s=10))
+        info = device.describe()
+        assert info.decides and info.labels_sha256 == digest_labels(classifier.labels)
+        answers = [device.infer(encode_image(image, info.input)) for image in tiny_images]
+    for answer, prediction in zip(answers, expected, strict=True):
+        assert answer.decision is not None
+        assert (answer.decision < 0) == prediction.abstained
+        assert answer.decision < 0 or classifier.labels[answer.decision] == prediction.label
+    assert {answer.decision < 0 for answer in answers if answer.decision is not None} == {True, False}
+
+
+def test_figures_on_the_command_line_go_over_the_manifests(tiny_bundle, tmp_path):
+    arguments = ["generate", tiny_bundle / "model.tflite", "--manifest", tiny_bundle / "manifest.json"]
+    arguments += ["--temperature", "2.5", "--abstain", "0.7", "--json", "-", "--out", tmp_path / "net"]
+    record = json.loads(CliRunner().invoke(cli.cli, list(map(str, arguments))).output)
+    assert (record["decision"]["temperature"], record["decision"]["abstain_threshold"]) == (2.5, 0.7)
+    readme = (tmp_path / "net" / "README.md").read_text()
+    assert "temperature 2.5, threshold 0.7" in readme and "net_decide.c" in record["files"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..decision import Decision, read_manifest
 from ..network import Network, read_network
 from ..project import describe_network, make_golden, project_files
 from ..writing import write_folder
@@ -19,9 +21,21 @@ from . import options as shared
     "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder, written whole."
 )
 @click.option("--name", default="net", show_default=True, help="Begins every file and every public C name.")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.json",
+    help="A bundle's manifest.json: the device decides with its calibration, and knows its labels.",
+)
+@click.option("--temperature", type=float, metavar="T", help="The device decides: logits are divided by T.")
+@click.option(
+    "--abstain", type=float, metavar="P", help="The device decides: no class below this probability."
+)
 @shared.arena_option
 @shared.json_option
-def generate(model: Path, out: Path, name: str, arena: int | None, json_file: str | None) -> None:
+def generate(
+    model: Path, out: Path, name: str, arena: int | None, json_file: str | None, **choices: Any
+) -> None:
     """Write the network as portable C99 with kernels, CMakeLists, README and a self-test.
 
     \b
@@ -29,15 +43,37 @@ def generate(model: Path, out: Path, name: str, arena: int | None, json_file: st
               cc -O2 net/*.c -o selftest && ./selftest
     """
     network = read_network(model.read_bytes(), arena_limit=arena)
-    files = project_files(network, name=name, golden=make_golden(network))
+    decision, labels = _choose(**choices)
+    files = project_files(network, name=name, golden=make_golden(network), decision=decision, labels=labels)
     write_folder(out, files, ours=f"{name}.h")
-    record = make_record(model, network, sorted(files))
+    record = make_record(model, network, sorted(files), decision)
     shared.emit(record, json_file, text(record, out))
 
 
-def make_record(model: Path, network: Network, files: list[str]) -> dict[str, Any]:
-    """Return the command's JSON."""
-    return {"record": "generate", "model": str(model), **describe_network(network), "files": files}
+def make_record(
+    model: Path, network: Network, files: list[str], decision: Decision | None = None
+) -> dict[str, Any]:
+    """Return the command's JSON; ``decision`` is null where the device only gives scores."""
+    made = None if decision is None else dataclasses.asdict(decision)
+    return {
+        "record": "generate",
+        "model": str(model),
+        **describe_network(network),
+        "decision": made,
+        "files": files,
+    }
+
+
+def _choose(
+    manifest: Path | None, temperature: float | None, abstain: float | None
+) -> tuple[Decision | None, tuple[str, ...]]:
+    """Return the decision asked for, single figures over the manifest's, and the manifest's labels."""
+    if manifest is None:
+        asked = temperature is not None or abstain is not None
+        return (Decision(temperature, abstain) if asked else None), ()
+    decision, labels = read_manifest(manifest)
+    given = {"temperature": temperature, "abstain_threshold": abstain}
+    return dataclasses.replace(decision, **{k: v for k, v in given.items() if v is not None}), labels
 
 
 def text(record: dict[str, Any], out: Path) -> str:
