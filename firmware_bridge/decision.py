@@ -61,11 +61,11 @@ def read_manifest(path: Path) -> tuple[Decision, tuple[str, ...]]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         calibration = stored.get("calibration") or {}
-        vector = {
+        vector: dict[str, Any] = {
             key: tuple(map(float, calibration[key])) if calibration.get(key) is not None else None
             for key in ("scale", "shift")
         }
-        numbers = {
+        numbers: dict[str, Any] = {
             key: None if stored.get(key) is None else float(stored[key])
             for key in ("temperature", "abstain_threshold")
         }

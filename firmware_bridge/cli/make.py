@@ -72,8 +72,11 @@ def _choose(
         asked = temperature is not None or abstain is not None
         return (Decision(temperature, abstain) if asked else None), ()
     decision, labels = read_manifest(manifest)
-    given = {"temperature": temperature, "abstain_threshold": abstain}
-    return dataclasses.replace(decision, **{k: v for k, v in given.items() if v is not None}), labels
+    given: dict[str, Any] = {"temperature": temperature, "abstain_threshold": abstain}
+    return (
+        dataclasses.replace(decision, **{key: value for key, value in given.items() if value is not None}),
+        labels,
+    )
 
 
 def text(record: dict[str, Any], out: Path) -> str:
