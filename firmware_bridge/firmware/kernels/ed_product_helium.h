@@ -1,91 +1,141 @@
-/* Products on Helium: sixteen inputs of two outputs and four pixels at a time. Part of ed_product.c. */
+/* Products on Helium: sixteen inputs of four outputs and two pixels at a time. Part of ed_product.c. */
 #ifndef ED_PRODUCT_HELIUM_H
 #define ED_PRODUCT_HELIUM_H
 
 #include "ed_inside.h"
 
-#include <arm_mve.h>
-
-/* Four pixels: their inputs, and where their outputs lie. */
-struct ed_four {
-    const int8_t *in[4];
-    uint32x4_t at;
+/* What ed_pair_of_pixels reads, in its order. */
+struct ed_helium {
+    const int8_t *in[2];
+    const int8_t *weights[2]; /* of the first and the second pair of outputs */
+    int32_t whole;            /* sixteens of inputs */
+    int32_t weights_step;
+    const int32_t *bias;
+    const struct ed_scale *scale;
+    int8_t *out[2];
+    int32_t groups, rest, zero, low, high; /* groups of four outputs; inputs behind the last sixteen */
 };
 
-/* Four sums of one output -> TFLite's two roundings, zero point, limits, and out. */
-static inline void ed_four_finish(const struct ed_product *p, int32_t output, int32x4_t sums, uint32x4_t at, int8_t *out) {
+/* Sixteen inputs: q0, q1 and q2, q3 two pairs of outputs; q4, q5 two pixels; sums in the even registers. */
+#define ED_SIXTEEN_WEIGHTS                                                                                             \
+    "vld20.8 {q0, q1}, [r1]\n\t"                                                                                       \
+    "vld21.8 {q0, q1}, [r1]!\n\t"                                                                                      \
+    "vld20.8 {q2, q3}, [r3]\n\t"                                                                                       \
+    "vld21.8 {q2, q3}, [r3]!\n\t"
+#define ED_SIXTEEN_PRODUCTS                                                                                            \
+    "vmladava.s8 r0, q4, q0\n\t"                                                                                       \
+    "vmladava.s8 r2, q4, q1\n\t"                                                                                       \
+    "vmladava.s8 r4, q4, q2\n\t"                                                                                       \
+    "vmladava.s8 r6, q4, q3\n\t"                                                                                       \
+    "vmladava.s8 r8, q5, q0\n\t"                                                                                       \
+    "vmladava.s8 r10, q5, q1\n\t"                                                                                      \
+    "vmladava.s8 r12, q5, q2\n\t"                                                                                      \
+    "vmladava.s8 lr, q5, q3\n\t"
+/* Four sums -> TFLite's two roundings, zero point, limits, and out: q0 multipliers, q1 shifts. */
+#define ED_FOUR_FINISH(a, b, c, d, out)                                                                                \
+    "vmov q2[2], q2[0], " a ", " c "\n\t"                                                                              \
+    "vmov q2[3], q2[1], " b ", " d "\n\t"                                                                              \
+    "vqrdmulh.s32 q2, q2, q0\n\t"                                                                                      \
+    "vshr.s32 q3, q2, #31\n\t"                                                                                         \
+    "vadd.i32 q2, q2, q3\n\t"                                                                                          \
+    "vrshl.s32 q2, q2, q1\n\t"                                                                                         \
+    "vadd.i32 q2, q2, r3\n\t"                                                                                          \
+    "vmax.s32 q2, q2, q6\n\t"                                                                                          \
+    "vmin.s32 q2, q2, q7\n\t"                                                                                          \
+    "vstrb.32 q2, [" out "], #4\n\t"
+
+/* All groups of four outputs of two pixels. Registers are named because all fourteen are needed; r7 may be the frame
+ * pointer and is kept by hand. */
+static void ed_pair_of_pixels(struct ed_helium *work) {
+    register struct ed_helium *r0 __asm__("r0") = work;
+    __asm__ volatile("push {r7}\n\t"
+                     "mov r11, r0\n\t"
+                     "ldr.w r1, [r11, #44]\n\t"
+                     "vctp.8 r1\n\t"
+                     "ldrd r1, r3, [r11, #52]\n\t"
+                     "vdup.32 q6, r1\n\t"
+                     "vdup.32 q7, r3\n"
+                     "1:\n\t"
+                     "ldrd r5, r9, [r11, #0]\n\t"
+                     "ldrd r1, r3, [r11, #8]\n\t"
+                     "ldrd r7, r8, [r11, #16]\n\t"
+                     "add r0, r1, r8\n\t"
+                     "add r2, r3, r8\n\t"
+                     "strd r0, r2, [r11, #8]\n\t"
+                     "ldr.w r8, [r11, #24]\n\t"
+                     "ldrd r0, r2, [r8], #8\n\t"
+                     "ldrd r4, r6, [r8], #8\n\t"
+                     "str.w r8, [r11, #24]\n\t"
+                     "mov r8, r0\n\t"
+                     "mov r10, r2\n\t"
+                     "mov r12, r4\n\t"
+                     "mov lr, r6\n\t"
+                     "cbz r7, 3f\n"
+                     "2:\n\t" ED_SIXTEEN_WEIGHTS "vldrb.8 q4, [r5], #16\n\t"
+                     "vldrb.8 q5, [r9], #16\n\t" ED_SIXTEEN_PRODUCTS "subs r7, r7, #1\n\t"
+                     "bne 2b\n"
+                     "3:\n\t"
+                     "ldr.w r7, [r11, #44]\n\t"
+                     "cbz r7, 4f\n\t" ED_SIXTEEN_WEIGHTS "vpstt\n\t"
+                     "vldrbt.8 q4, [r5]\n\t"
+                     "vldrbt.8 q5, [r9]\n\t" ED_SIXTEEN_PRODUCTS "4:\n\t"
+                     "ldr.w r1, [r11, #28]\n\t"
+                     "vld20.32 {q0, q1}, [r1]\n\t"
+                     "vld21.32 {q0, q1}, [r1]!\n\t"
+                     "str.w r1, [r11, #28]\n\t"
+                     "ldr.w r3, [r11, #48]\n\t"
+                     "ldrd r5, r7, [r11, #32]\n\t" ED_FOUR_FINISH("r0", "r2", "r4", "r6", "r5")
+                     ED_FOUR_FINISH("r8", "r10", "r12", "lr", "r7")
+                     "strd r5, r7, [r11, #32]\n\t"
+                     "ldr.w r7, [r11, #40]\n\t"
+                     "subs r7, r7, #1\n\t"
+                     "str.w r7, [r11, #40]\n\t"
+                     "bne.w 1b\n\t"
+                     "pop {r7}\n\t"
+                     : "+r"(r0)
+                     :
+                     : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory", "d0", "d1",
+                       "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9", "d10", "d11", "d12", "d13", "d14", "d15");
+}
+
+/* An output behind the last group of four. */
+static int8_t ed_one_output(const struct ed_product *p, const int8_t *in, int32_t output) {
     const struct ed_scale *scale = &p->scale[output];
-    int32x4_t v = vqrdmulhq_n_s32(sums, scale->multiplier);
-    v = vaddq_s32(v, vshrq_n_s32(v, 31)); /* halves away from zero */
-    v = vaddq_n_s32(vrshlq_n_s32(v, scale->shift), p->zero);
-    v = vminq_s32(vmaxq_s32(v, vdupq_n_s32(p->low)), vdupq_n_s32(p->high));
-    vstrbq_scatter_offset_s32(out + output, at, v);
-}
-
-static inline int32x4_t ed_four_sums(int32_t a, int32_t b, int32_t c, int32_t d) {
-    int32x4_t v = vdupq_n_s32(a);
-    v = vsetq_lane_s32(b, v, 1);
-    v = vsetq_lane_s32(c, v, 2);
-    return vsetq_lane_s32(d, v, 3);
-}
-
-static void ed_four_pixels(const struct ed_product *p, const struct ed_four *four, int8_t *out) {
-    const int32_t pair_bytes = (p->depth + 3) / 4 * 8, rest = p->depth % 16;
-    const mve_pred16_t last = vctp8q((uint32_t)rest);
-    const int8_t *weights = p->weights;
-    for (int32_t output = 0; output < p->outputs; output += 2, weights += pair_bytes) {
-        const int8_t *w = weights, *x0 = four->in[0], *x1 = four->in[1], *x2 = four->in[2], *x3 = four->in[3];
-        int32_t a0 = p->bias[output], a1 = a0, a2 = a0, a3 = a0;
-        int32_t b0 = p->bias[output + 1], b1 = b0, b2 = b0, b3 = b0;
-        for (int32_t k = p->depth / 16; k > 0; --k, w += 32, x0 += 16, x1 += 16, x2 += 16, x3 += 16) {
-            const int8x16x2_t pair = vld2q_s8(w);
-            int8x16_t x = vldrbq_s8(x0);
-            a0 = vmladavaq_s8(a0, x, pair.val[0]);
-            b0 = vmladavaq_s8(b0, x, pair.val[1]);
-            x = vldrbq_s8(x1);
-            a1 = vmladavaq_s8(a1, x, pair.val[0]);
-            b1 = vmladavaq_s8(b1, x, pair.val[1]);
-            x = vldrbq_s8(x2);
-            a2 = vmladavaq_s8(a2, x, pair.val[0]);
-            b2 = vmladavaq_s8(b2, x, pair.val[1]);
-            x = vldrbq_s8(x3);
-            a3 = vmladavaq_s8(a3, x, pair.val[0]);
-            b3 = vmladavaq_s8(b3, x, pair.val[1]);
-        }
-        if (rest != 0) { /* inputs behind the depth are read as zero */
-            const int8x16x2_t pair = vld2q_s8(w);
-            int8x16_t x = vldrbq_z_s8(x0, last);
-            a0 = vmladavaq_s8(a0, x, pair.val[0]);
-            b0 = vmladavaq_s8(b0, x, pair.val[1]);
-            x = vldrbq_z_s8(x1, last);
-            a1 = vmladavaq_s8(a1, x, pair.val[0]);
-            b1 = vmladavaq_s8(b1, x, pair.val[1]);
-            x = vldrbq_z_s8(x2, last);
-            a2 = vmladavaq_s8(a2, x, pair.val[0]);
-            b2 = vmladavaq_s8(b2, x, pair.val[1]);
-            x = vldrbq_z_s8(x3, last);
-            a3 = vmladavaq_s8(a3, x, pair.val[0]);
-            b3 = vmladavaq_s8(b3, x, pair.val[1]);
-        }
-        ed_four_finish(p, output, ed_four_sums(a0, a1, a2, a3), four->at, out);
-        if (output + 1 < p->outputs) {
-            ed_four_finish(p, output + 1, ed_four_sums(b0, b1, b2, b3), four->at, out);
-        }
+    const int8_t *weights = p->weights + output / 2 * ((p->depth + 3) / 4 * 8) + output % 2;
+    int32_t sum = p->bias[output];
+    for (int32_t k = 0; k < p->depth; ++k, weights += 2) {
+        sum += in[k] * *weights;
     }
+    return ed_place(ed_rescale(sum, scale), p->zero, p->low, p->high);
 }
 
-/* All pixels, `stride` apart; the last block may hold the last pixel several times. */
+/* All pixels, `stride` apart, two at a time; the last one may be done twice. */
 static void ed_product_helium(const struct ed_product *p, const int8_t *in, int32_t stride, int8_t *out, int32_t pixels) {
-    struct ed_four four;
-    for (; pixels > 0; pixels -= 4, in += 4 * stride, out += 4 * p->outputs) {
-        uint32_t at[4];
-        for (int32_t n = 0; n < 4; ++n) {
-            const int32_t pixel = n < pixels ? n : pixels - 1;
-            four.in[n] = in + pixel * stride;
-            at[n] = (uint32_t)(pixel * p->outputs);
+    const int32_t pair_bytes = (p->depth + 3) / 4 * 8, groups = p->outputs / 4;
+    struct ed_helium work;
+    work.whole = p->depth / 16;
+    work.rest = p->depth % 16;
+    work.weights_step = 2 * pair_bytes;
+    work.zero = p->zero;
+    work.low = p->low;
+    work.high = p->high;
+    for (; pixels > 0; pixels -= 2, in += 2 * stride, out += 2 * p->outputs) {
+        const int32_t other = pixels > 1;
+        const int8_t *next_in = in + other * stride;
+        int8_t *next_out = out + other * p->outputs;
+        work.in[0] = in, work.in[1] = next_in;
+        work.out[0] = out, work.out[1] = next_out;
+        work.weights[0] = p->weights, work.weights[1] = p->weights + pair_bytes;
+        work.bias = p->bias;
+        work.scale = p->scale;
+        work.groups = groups;
+        if (groups > 0) {
+            ed_pair_of_pixels(&work);
         }
-        four.at = vldrwq_u32(at);
-        ed_four_pixels(p, &four, out);
+        for (int32_t output = 4 * groups; output < p->outputs; ++output) {
+            out[output] = ed_one_output(p, in, output);
+            next_out[output] = ed_one_output(p, next_in, output);
+        }
     }
 }
 
