@@ -125,3 +125,40 @@ def test_figures_without_a_value_say_why():
     assert markup.interval({"value": None, "reason": "one class"}) == "one class"
     assert markup.interval(None) == "–"
     assert markup.interval({"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}, 2).startswith("0.50")
+
+
+def test_a_profile_and_a_soak_are_shown():
+    from edge_derm.report import measuring
+
+    cost = {"value": 0.0354, "low": 0.0353, "high": 0.0356}
+    row = {
+        "index": 1,
+        "name": "DEPTHWISE_CONV_2D",
+        "output_shape": [1, 64, 64, 8],
+        "macs": 294912,
+        "cost_ms": cost,
+        "share": 0.163,
+    }
+    shown = measuring.profile({"method": "timed <sub-graphs>", "whole_ms": 0.222, "operators": [row]})
+    assert (
+        "DEPTHWISE_CONV_2D" in shown
+        and "35.4" in shown
+        and "16.3" in shown
+        and "timed &lt;sub-graphs&gt;" in shown
+    )
+    windows = [{"at_seconds": 10 * i, "p50_ms": 1.0 + i / 100, "p95_ms": 1.2} for i in range(12)]
+    drift = {"value": 1.08, "low": 1.06, "high": 1.1}
+    found = {
+        "minutes": 2.0,
+        "runs": 9,
+        "verdict": "slower",
+        "drift": drift,
+        "throttled": True,
+        "windows": windows,
+    }
+    assert (
+        "slower" in measuring.soak(found)
+        and "<svg" in measuring.soak(found)
+        and "throttled: yes" in measuring.soak(found)
+    )
+    assert measuring.profile(None) == measuring.soak(None) == ""

@@ -46,6 +46,31 @@ def lines(
     return _svg(title, "".join(parts)) + legend(list(series))
 
 
+def scatter(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    front: Sequence[tuple[float, float]],
+    title: str,
+    x_label: str,
+    y_label: str,
+) -> str:
+    """Points by name, each (xs, ys), and a line through ``front``."""
+    points = [(a, b) for xs, ys in series.values() for a, b in zip(xs, ys)]
+    if not points:
+        return ""
+    across, up = zip(*points)
+    frame = Frame((min(across), max(across)), (min(up), max(up)))
+    parts = [frame.axes(x_label, y_label)]
+    if len(front) > 1:
+        parts.append(frame.path([a for a, _ in front], [b for _, b in front], "guide"))
+    for number, (xs, ys) in enumerate(series.values()):
+        parts += [
+            f'<circle class="dot c{number % 6}" cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="3.5"/>'
+            for a, b in zip(xs, ys)
+        ]
+    return _svg(title, "".join(parts)) + legend(list(series))
+
+
 def histogram(
     values: Sequence[float], *, title: str, x_label: str, marks: Mapping[str, float], bins: int = 40
 ) -> str:

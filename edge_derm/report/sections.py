@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
-from edge_derm.report import charts
+from edge_derm.report import charts, measuring
 from edge_derm.report.markup import facts, interval, pair, section, table, text, tiles
 
 Record = Mapping[str, Any]
@@ -303,7 +303,13 @@ def latency(record: Record) -> str:
         )
     )
     return section(
-        f"How fast, how much memory: {record['target']}", tiles(values), warning, against, pair(chart, about)
+        f"How fast, how much memory: {record['target']}",
+        tiles(values),
+        warning,
+        against,
+        pair(chart, about),
+        measuring.soak(record.get("soak")),
+        measuring.profile(record.get("profile")),
     )
 
 
@@ -349,4 +355,5 @@ SECTIONS: Mapping[str, Callable[[Record], str]] = {
     "verify": parity,
     "evaluate": evaluation,
     "bench": latency,
+    "family": measuring.family,
 }

@@ -1,0 +1,281 @@
+"""Every variant × width × size × recipe: bytes, MACs, latency, instructions, arena, accuracy where data is given.
+
+    python benchmarks/family.py --instructions --json benchmarks/results/family.json --out family.html
+    python benchmarks/family.py --run RUN … --data DIR --json FILE         # trained runs, with accuracy
+
+Without ``--run`` the networks are untrained: what they cost does not depend on what they learnt, and no accuracy is claimed.
+Latency: all models in turn in one process, round after round, one thread; the ratio is over the reference named in the record
+(paired by round). Instructions of one ``predict``: arm64 and Cortex-M7 through the targets ``qemu:cortex-a72`` and
+``mcu:mps2-an500`` where they are ready (int8 and float32 only), else
+null with the reason. Arena: the plan of generated C, int8 only.
+The Pareto front: fewest bytes, or milliseconds, against accuracy; without data, bytes against latency.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+import click
+import numpy as np
+
+from edge_derm import files, steps
+from edge_derm.bundle import Provenance, check_model, embed_metadata
+from edge_derm.cli.options import clean
+from edge_derm.errors import TargetError
+from edge_derm.measure.benchmark import bootstrap
+from edge_derm.measure.environment import environment
+from edge_derm.report import page
+from edge_derm.runtime import Classifier
+from edge_derm.trust.intervals import proportion
+from firmware_bridge.graph import BridgeError
+from firmware_bridge.plan import plan
+from firmware_bridge.summary import summarize
+
+RECIPES = ("float32", "float16", "dynamic", "int8", "int16x8")
+COUNTED = ("int8", "float32")
+TARGETS = {"instructions_arm64": "qemu:cortex-a72", "instructions_cortex_m7": "mcu:mps2-an500"}
+LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+BLOCK = 3
+
+
+def untrained(
+    variant: str, alpha: float, size_px: int, calibration: np.ndarray
+) -> tuple[Any, dict[str, Any]]:
+    """A network as it starts, its batch norms set by one batch so that every layer has something to say."""
+    import keras
+
+    from edge_derm.modeling.architecture import build
+    from edge_derm.modeling.stages import dilation_map
+
+    keras.utils.set_random_seed(0)
+    model = build(dilation_map(variant), alpha=alpha, size_px=size_px, classes=len(LABELS))
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(calibration.astype(np.float32) / 128 - 1, training=True)
+    return model, {"variant": variant, "alpha": alpha, "size_px": size_px, "classes": LABELS}
+
+
+def exports(
+    model: Any, about: dict[str, Any], calibration: np.ndarray, recipes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """One row a recipe, with the file."""
+    from edge_derm.modeling import export
+
+    rows = []
+    for recipe in recipes:
+        data = export.export(model, recipe=recipe, calibration=calibration).model
+        data = embed_metadata(data, labels=tuple(about["classes"]))
+        graph = check_model(data)
+        found = summarize(graph)
+        rows.append(
+            {
+                **{key: about[key] for key in ("variant", "alpha", "size_px")},
+                "recipe": recipe,
+                "bytes": len(data),
+                "macs": found.macs,
+                "parameters": found.parameters,
+                "operators": sum(found.operators.values()),
+                "arena_bytes": arena(graph) if recipe == "int8" else None,
+                "accuracy": None,
+                "model": data,
+            }
+        )
+        click.echo(f"exported {name_of(rows[-1])}: {len(data):,} bytes", err=True)
+    return rows
+
+
+def arena(graph: Any) -> int | None:
+    """Of the generated C; None where the network is not one it takes."""
+    try:
+        return plan(graph).arena_bytes
+    except BridgeError:
+        return None
+
+
+def judge(rows: list[dict[str, Any]], chosen: Any, labels: Sequence[str]) -> None:
+    """Accuracy with its interval into the rows of one run."""
+    pixels, targets = chosen.pixels(rows[0]["size_px"]), chosen.targets(labels)
+    for row in rows:
+        decided = Classifier.of(row["model"]).predict(pixels).argmax(axis=1)
+        row["accuracy"] = proportion(int((decided == targets).sum()), len(targets))
+
+
+def trained(paths: Sequence[Path], data: str, recipes: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of trained runs, judged on what they were not trained on."""
+    from edge_derm.modeling import runs
+    from edge_derm.selection import select
+
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        model, record = runs.load(path)
+        origin = Provenance(data_digest=record["data"]["digest"], split=record["data"]["split"])
+        chosen = select(data, part="auto", provenance=origin, labels=record["classes"])
+        part = "all" if chosen.part == "all" else "train"
+        images = select(data, part=part, provenance=origin, dataset=chosen.dataset).sample(512, seed=0)
+        own = exports(model, record, images.pixels(record["size_px"]), recipes)
+        judge(own, chosen, record["classes"])
+        rows += own
+    return rows
+
+
+def time_all(rows: list[dict[str, Any]], *, rounds: int) -> None:
+    """Latency of every row, in turn, and its ratio to the first row."""
+    calls = [call_of(row) for row in rows]
+    taken = np.empty((rounds, len(rows), BLOCK))
+    for i in range(-3, rounds):
+        for k in range(len(rows)):
+            at = (k + i) % len(rows)
+            calls[at]()
+            for j in range(BLOCK):
+                start = time.perf_counter_ns()
+                calls[at]()
+                if i >= 0:
+                    taken[i, at, j] = (time.perf_counter_ns() - start) / 1e6
+    medians = np.median(taken, axis=2)
+    for at, row in enumerate(rows):
+        pairs = medians[:, [at, 0]]
+        low, high = bootstrap(pairs, ratio)
+        row["latency_ms"] = {
+            "p50": float(np.median(taken[:, at])),
+            "samples": taken[:, at].ravel().round(5).tolist(),
+        }
+        row["ratio"] = {"value": ratio(pairs), "low": low, "high": high}
+
+
+def ratio(pairs: np.ndarray) -> float:
+    """The median over rounds."""
+    return float(np.median(pairs[:, 0] / pairs[:, 1]))
+
+
+def call_of(row: dict[str, Any]) -> Callable[[], Any]:
+    """``predict`` on one image of noise."""
+    classifier = Classifier.of(row["model"])
+    side = row["size_px"]
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return lambda: classifier.predict(image)
+
+
+def count(rows: list[dict[str, Any]], *, wanted: bool) -> None:
+    """Instructions on the emulated targets that are ready."""
+    from edge_derm.measure import targets
+
+    for key, target in TARGETS.items():
+        for row in rows:
+            reason = "not asked for (--instructions)" if not wanted else None
+            if row["recipe"] not in COUNTED or (key.endswith("m7") and row["recipe"] != "int8"):
+                reason = f"recipe {row['recipe']} is not counted on {target}"
+            value = None
+            if reason is None:
+                value, reason = counted(targets, target, row["model"])
+            row[key], row[f"{key}_reason"] = value, reason
+
+
+def counted(targets: Any, target: str, model: bytes) -> tuple[int | None, str | None]:
+    """Instructions of one inference, or why there are none."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(model)
+        try:
+            found = targets.bench(path, target=target)
+        except (TargetError, BridgeError) as error:
+            return None, str(error)
+    return found["instructions"], found["instructions_reason"]
+
+
+def mark_front(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """``pareto`` into every row; the two axes it is about."""
+    judged = all(row["accuracy"] for row in rows)
+    axes = {"cost": "latency_ms", "quality": "accuracy"} if judged else {"cost": "bytes", "quality": "speed"}
+    for row in rows:
+        row["speed"] = 1 / row["latency_ms"]["p50"]
+    from edge_derm.report.measuring import cost, quality
+
+    points = np.array([[-cost(row, axes["cost"]), quality(row, axes["quality"])] for row in rows])
+    for row, point in zip(rows, points):
+        beaten = (points >= point).all(axis=1) & (points > point).any(axis=1)
+        row["pareto"] = not bool(beaten.any())
+    return axes
+
+
+def name_of(row: dict[str, Any]) -> str:
+    return f"{row['variant']} α={row['alpha']:g} {row['size_px']} px {row['recipe']}"
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row for a terminal."""
+    instructions = "–" if row["instructions_arm64"] is None else f"{row['instructions_arm64'] / 1e6:.2f} M"
+    accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']['value']:.3f}"
+    return (
+        f"{'*' if row['pareto'] else ' '} {name_of(row):32} {row['bytes']:>10,} B {row['macs'] / 1e6:>7.2f} M MACs "
+        f"{row['latency_ms']['p50']:.3f} ms (×{row['ratio']['value']:.3f}, {row['ratio']['low']:.3f}–{row['ratio']['high']:.3f}) "
+        f"arm64 {instructions}, arena {row['arena_bytes'] or '–'}, accuracy {accuracy}"
+    )
+
+
+@click.command()
+@click.option(
+    "--run", "paths", type=click.Path(path_type=Path, exists=True), multiple=True, help="Trained runs."
+)
+@click.option("--data", help="Judge the runs on this.")
+@click.option("--variants", default="mobilenet,d1,d2,d3", show_default=True)
+@click.option("--alphas", default="0.25,0.5", show_default=True)
+@click.option("--sizes", default="96,128", show_default=True)
+@click.option("--recipes", default=",".join(RECIPES), show_default=True)
+@click.option("--rounds", type=click.IntRange(20), default=60, show_default=True)
+@click.option("--instructions", is_flag=True, help="Also count on the emulated targets (minutes).")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the record here.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write the table and the plot here, one HTML page."
+)
+def main(
+    paths: Sequence[Path],
+    data: str | None,
+    variants: str,
+    alphas: str,
+    sizes: str,
+    recipes: str,
+    rounds: int,
+    instructions: bool,
+    json_file: Path | None,
+    out: Path | None,
+) -> None:
+    """Print the family; see the module's docstring."""
+    chosen = recipes.split(",")
+    if paths:
+        if data is None:
+            raise click.UsageError("--run needs --data")
+        rows = trained(paths, data, chosen)
+    else:
+        rows = []
+        for size_px in map(int, sizes.split(",")):
+            calibration = steps.sample_pixels(size_px)
+            for alpha in map(float, alphas.split(",")):
+                for variant in variants.split(","):
+                    rows += exports(*untrained(variant, alpha, size_px, calibration), calibration, chosen)
+    time_all(rows, rounds=rounds)
+    count(rows, wanted=instructions)
+    axes = mark_front(rows)
+    result = {
+        "record": "family",
+        "trained": bool(paths),
+        "reference": name_of(rows[0]),
+        "axes": axes,
+        "rounds": rounds,
+        "rows": [{key: value for key, value in row.items() if key != "model"} for row in rows],
+        "environment": environment(command="benchmarks/family.py"),
+    }
+    for row in rows:
+        click.echo(line(row))
+    if json_file:
+        files.write_json(json_file, clean(result))
+    if out:
+        page.render([clean(result)], out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
