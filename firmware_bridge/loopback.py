@@ -13,7 +13,7 @@ from firmware_bridge.network import read_network
 from firmware_bridge.project import network_files, write_sources
 from firmware_bridge.transports import Program
 
-LINK_SOURCES = tuple(FIRMWARE / name for name in ("link.c", "link_serve.c", "link_main.c"))
+LINK_SOURCES = tuple(FIRMWARE / name for name in ("link.c", "link_serve.c", "link_net.c", "link_main.c"))
 DEMO = FIRMWARE / "link_demo"
 
 

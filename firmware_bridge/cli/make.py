@@ -10,6 +10,7 @@ import click
 
 from ..decision import Decision, read_manifest
 from ..network import Network, read_network
+from ..packaging import KINDS, package_files
 from ..project import describe_network, make_golden, project_files
 from ..writing import write_folder
 from . import options as shared
@@ -31,10 +32,25 @@ from . import options as shared
 @click.option(
     "--abstain", type=float, metavar="P", help="The device decides: no class below this probability."
 )
+@click.option(
+    "--package",
+    type=click.Choice(KINDS),
+    default="plain",
+    show_default=True,
+    help="A plain folder with CMake, a Zephyr module, or an Arduino library.",
+)
+@click.option("--link", is_flag=True, help="Add the framed link, so that infer can talk to the device.")
 @shared.arena_option
 @shared.json_option
 def generate(
-    model: Path, out: Path, name: str, arena: int | None, json_file: str | None, **choices: Any
+    model: Path,
+    out: Path,
+    name: str,
+    package: str,
+    link: bool,
+    arena: int | None,
+    json_file: str | None,
+    **choices: Any,
 ) -> None:
     """Write the network as portable C99 with kernels, CMakeLists, README and a self-test.
 
@@ -45,7 +61,8 @@ def generate(
     network = read_network(model.read_bytes(), arena_limit=arena)
     decision, labels = _choose(**choices)
     files = project_files(network, name=name, golden=make_golden(network), decision=decision, labels=labels)
-    write_folder(out, files, ours=f"{name}.h")
+    files = package_files(files, package, name=name, link=link)
+    write_folder(out, files, ours="library.properties" if package == "arduino" else f"{name}.h")
     record = make_record(model, network, sorted(files), decision)
     shared.emit(record, json_file, text(record, out))
 
