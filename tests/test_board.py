@@ -2,18 +2,20 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from edge_derm.errors import TargetError
-from edge_derm.measure import board, image, initramfs, machine, process, record, system, targets, visit
+from edge_derm.measure import board, image, initramfs, machine, process, record, ssh, system, targets, visit
 from processes import alive, wait_for
 
 CLI = [sys.executable, "-c", "from edge_derm.cli import main; main()"]
@@ -103,9 +105,28 @@ def prepared():
 
 
 @pytest.fixture(scope="module")
-def running(prepared):
-    with machine.running() as started:
-        yield started
+def running(prepared, tmp_path_factory):
+    """The board as scripts/board runs it, with a disk that is kept."""
+    disk = tmp_path_factory.mktemp("board") / "disk"
+    command = [sys.executable, "-m", "edge_derm.measure.machine", str(disk)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        try:
+            said = [started.stdout.readline() for _ in range(2)]
+            assert said[0].startswith("export EDGE_DERM_SSH="), said + [started.stderr.read()]
+            name = re.search(r"ssh://\S+", said[1])[0].rstrip(";")
+            found = ssh.parse(name)
+            yield Running(
+                ssh.Address(found.host, found.user, found.port, machine.client(), "python3"), disk, started
+            )
+        finally:
+            started.kill()
+
+
+@dataclass(frozen=True)
+class Running:
+    address: ssh.Address
+    disk: Path
+    process: subprocess.Popen
 
 
 def on(running, command):
@@ -139,14 +160,38 @@ def test_a_model_is_looked_at_on_the_board_and_agrees_to_the_last_bit(running, t
 
 @pytest.mark.board
 @pytest.mark.slow
+def test_a_board_that_is_stopped_has_written_its_disk_and_is_gone(running):
+    """Ctrl-C on scripts/board; e2fsck and debugfs read the disk."""
+    on(running, "echo kept > here")
+    running.process.send_signal(signal.SIGINT)
+    running.process.communicate(timeout=400)
+    assert running.process.returncode == 0 and not alive(str(running.disk))
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    checked = subprocess.run(["e2fsck", "-fn", running.disk], capture_output=True, text=True, env=environment)
+    assert checked.returncode == 0 and "skipping journal recovery" not in checked.stderr, (
+        checked.stdout + checked.stderr
+    )
+    kept = subprocess.run(
+        ["debugfs", "-R", "cat /home/pi/here", running.disk], capture_output=True, text=True, env=environment
+    )
+    assert kept.stdout == "kept\n"
+
+
+@pytest.mark.board
+@pytest.mark.slow
 def test_a_board_switched_off_while_it_measures_is_a_lost_connection(prepared, tmp_path):
-    """The emulator killed: the plug pulled out. Also: what was written is forgotten, and nothing of it runs on."""
+    """The emulator killed: the plug pulled out."""
     with machine.running() as started:
-        on(started, "echo kept > here; sync")
-        killer = threading.Timer(8, lambda: os.kill(started.pid, signal.SIGKILL))
+
+        def pull_the_plug():
+            on(started, "until pgrep -f '[s]leep[(]600' > /dev/null; do sleep 0.5; done")
+            os.kill(started.pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=pull_the_plug)
         killer.start()
         with pytest.raises(TargetError) as caught:
             visit.visit(started.address, [], ["-c", "import time; time.sleep(600)"], modules=[])
+        killer.join()
     assert caught.value.code == "ssh-lost" and "connection was lost" in str(caught.value)
     wait_for(lambda: not alive(str(prepared / "disk")), 20)
 

@@ -52,15 +52,18 @@ def running(*, disk: Path | None = None, counting: bool = False, boot_s: float =
         TargetError: ``machine-boot``: no answer in time, with the last line of its console; ``process-killed`` and others of
             ``process.failure``: the emulator ended.
     """
-    with tempfile.TemporaryDirectory() as work, _free_port() as port:
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as work:
         console = Path(work) / "console"
         command = _command(port, console, disk=disk, counting=counting)
         with process.started(command, what="board:virt-a72") as emulator:
             machine = Machine(_address(port), emulator.pid)
-            _await_sshd(emulator, port, console, boot_s)
-            yield machine
-            if disk is not None:
-                _power_off(emulator, machine.address)
+            _await_login(emulator, machine.address, console, boot_s)
+            try:
+                yield machine
+            finally:
+                if disk is not None and emulator.poll() is None:
+                    _power_off(emulator, machine.address)
 
 
 def _command(port: int, console: Path, *, disk: Path | None, counting: bool) -> list[str | Path]:
@@ -97,30 +100,39 @@ def _address(port: int) -> Address:
     return Address("127.0.0.1", system.USER, port, client(), "python3")
 
 
-@contextlib.contextmanager
-def _free_port() -> Iterator[int]:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    yield port
+        return int(probe.getsockname()[1])
 
 
-def _await_sshd(emulator: subprocess.Popen[bytes], port: int, console: Path, boot_s: float) -> None:
+def _await_login(emulator: subprocess.Popen[bytes], address: Address, console: Path, boot_s: float) -> None:
     end = time.monotonic() + boot_s
     while time.monotonic() < end:
         if emulator.poll() is not None:
             assert emulator.stderr is not None
             said = emulator.stderr.read().decode("utf-8", "replace") + _tail(console)
             raise process.failure("board:virt-a72", emulator.returncode, said)
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as greeting:
+        with contextlib.suppress(OSError), socket.create_connection(
+            (address.host, address.port), 5
+        ) as greeting:
             greeting.settimeout(20)  # the emulator accepts for the board before anything listens there
-            if greeting.recv(4) == b"SSH-":
+            if greeting.recv(4) == b"SSH-" and _lets_in(address):
                 return
         time.sleep(1)
     raise TargetError(
         f"board:virt-a72: expected its sshd to answer within {boot_s:g} s, got silence; its console ends with: {_tail(console)}",
         code="machine-boot",
     )
+
+
+def _lets_in(address: Address) -> bool:
+    """Whether a user gets in: sshd answers a moment before the system allows logins (nologin(5))."""
+    try:
+        process.run([*address.command(), "true"], what=str(address), timeout_s=120)
+    except TargetError:
+        return False
+    return True
 
 
 def _tail(console: Path) -> str:
@@ -132,7 +144,7 @@ def _power_off(emulator: subprocess.Popen[bytes], address: Address) -> None:
     with contextlib.suppress(TargetError):  # the connection ends with the machine
         process.run([*address.command(), "sudo systemctl poweroff"], what=str(address), timeout_s=120)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        emulator.wait(180)
+        emulator.wait(300)
 
 
 def main() -> None:

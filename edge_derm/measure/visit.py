@@ -43,7 +43,7 @@ _INSTALLS = {
 _START = "exec {python} -c 'import base64, zlib; exec(zlib.decompress(base64.b64decode(\"{source}\")))'"
 _UNREACHABLE = (
     "Connection timed out|No route to host|Connection refused|Could not resolve|Network is unreachable|"
-    "Connection (?:closed|reset) by|banner exchange|Name or service not known"
+    "Connection (?:closed|reset) by|closed by remote host|Broken pipe|banner exchange|Name or service not known"
 )
 # What ssh says on its way out, the code of it, and what was expected and is to be done.
 _REASONS = (
