@@ -4,8 +4,8 @@
 Most mutations hit what is not weights: tables, offsets, shapes, options, quantisation. Each case must end in a named
 error of one line or in a graph that LiteRT's own schema reader reads the same way (``fuzz_tflite``); of those graphs
 ``--generate`` go on through plan and code generation, which must give C or a named error, and ``--run`` of the C are
-compiled and must give what LiteRT's reference kernels give for the damaged file. No case may take longer than
-``--seconds`` or let the process grow by 1 GB. Prints one JSON line; a failing case is kept in ``--keep`` and the exit
+compiled and must give what LiteRT's reference kernels give for the damaged file. No case may take more processor time
+than ``--seconds`` or let the process grow by 1 GB. Prints one JSON line; a failing case is kept in ``--keep`` and the exit
 status is 1.
 """
 
@@ -102,7 +102,7 @@ def run_apart(data: bytes) -> str:
     """Compile and run in a child process, where LiteRT may die of a damaged file: what came of it."""
     child = os.fork()
     if child == 0:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         status = DIED
         try:
             from firmware_bridge.running import check_network
@@ -121,6 +121,10 @@ def run_apart(data: bytes) -> str:
     return outcomes.get(ended, "died")
 
 
+def give_up(number: int, frame: Any) -> None:
+    raise TimeoutError("a case took too long")
+
+
 def fuzz(
     seeds: list[Seed], mutations: int, number: int, depth: Depth, *, seconds: float, keep: Path | None
 ) -> dict[str, Any]:
@@ -128,19 +132,20 @@ def fuzz(
     rng, codes = np.random.default_rng(number), small.documented_codes()
     read, made, ran = Counter[str](), Counter[str](), Counter[str]()
     slowest, started = 0.0, time.perf_counter()
+    signal.signal(signal.SIGPROF, give_up)
     for case_number in range(mutations):
         case = mutate(seeds[case_number % len(seeds)], rng)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         start = time.perf_counter()
         try:
             outcome = small.read_case(case, codes)
             slowest = max(slowest, time.perf_counter() - start)
             read[outcome] += 1
             if outcome == "accepted" and sum(made.values()) < depth.generate:
-                signal.setitimer(signal.ITIMER_REAL, 12 * seconds)
+                signal.setitimer(signal.ITIMER_PROF, 12 * seconds)
                 result = generate(case)
                 made[result] += 1
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 if result == "C" and sum(ran.values()) < depth.run:
                     ran[run_apart(case)] += 1
                     assert not {"different", "died"} & set(ran), dict(ran)
@@ -150,7 +155,7 @@ def fuzz(
                 (keep / f"seed{number}-case{case_number}.tflite").write_bytes(case)
             raise
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
     return {
         "models": [seed.name for seed in seeds],
         "mutations": mutations,
@@ -175,7 +180,10 @@ def main() -> None:
         "--run", type=int, default=0, help="generated cases that are compiled, run and compared"
     )
     parser.add_argument(
-        "--seconds", type=float, default=5.0, help="longest time to read one case; 12 times to generate"
+        "--seconds",
+        type=float,
+        default=5.0,
+        help="most processor time to read one case; 12 times to generate",
     )
     parser.add_argument("--keep", type=Path, help="folder for the first failing case")
     given = parser.parse_args()
