@@ -7,7 +7,7 @@
 
 #include "ed_inside.h"
 
-enum { ED_DW_ROWS = 8, ED_DW_RUNS = 8, ED_DW_ROW_CODE = 24 };
+enum { ED_DW_ROWS = 8, ED_DW_RUNS = 8 };
 
 /* Output columns that see the same tap columns first_tap ... first_tap + taps - 1; bytes from the start of a row to
  * the first tap of the first output, and of the output behind the last. */
@@ -22,19 +22,28 @@ struct ed_dw_row {
     uint32_t missing[ED_DW_RUNS];
 };
 
-/* Four channels: what the assembly reads. Sums are doubled, as the first rounding wants them. */
+/* A run as the assembly reads it, in its order. */
+struct ed_dw_order {
+    int32_t bias[4]; /* doubled, as all sums are: the first rounding wants it */
+    uint32_t entry;  /* into the code: how many columns and rows of taps */
+    int32_t end;
+    uintptr_t weights; /* of the first tap column of row 0, whether it is used or not */
+    int32_t start;
+};
+
+/* Four channels: what the assembly reads, in its order. */
 struct ed_dw_group {
-    const int8_t *rows[3]; /* the last `taps_y` of them are used */
-    uint32_t entry;        /* which is said by where the code is entered */
+    const int8_t *rows[3];
+    uint32_t entry;
     int32_t bias[4];
     int8_t *out;
     int32_t out_step, in_step, end; /* bytes between outputs, between their inputs; end of the inputs' offsets */
-    int32_t start, dilation;
-    uintptr_t weights; /* of the first tap column of row 0, whether it is used or not */
+    const struct ed_dw_order *run, *run_end;
+    int32_t dilation;
     int32_t zero2;     /* twice the output's zero point, plus one */
     int32_t scale[8];  /* multiplier, right shift (0 or more) */
     uint32_t taps[18]; /* even channels' and odd channels' doubled weights of each tap, as halves */
-    int32_t run_bias[ED_DW_RUNS][4];
+    struct ed_dw_order orders[ED_DW_RUNS];
 };
 
 #define ED_DW_TAP(address, w)                                                                                          \
@@ -59,48 +68,59 @@ struct ed_dw_group {
     "add " r ", " r ", r6\n\t"                                                                                         \
     "ssat " r ", #8, " r ", asr #1\n\t"
 
-/* r0-r3 sums, r7 the group (kept by hand: it may be the frame pointer), r8 a row, r9 and r10 the second and third
- * column, r11 weights, r12 offset in the row. An entry into the middle leaves rows out. */
-#define ED_DW_RUN(name, ROW)                                                                                           \
-    static void name(struct ed_dw_group *group) {                                                                      \
-        register struct ed_dw_group *r0 __asm__("r0") = group;                                                         \
-        __asm__ volatile("push {r7}\n\t"                                                                               \
-                         "mov r7, r0\n\t"                                                                              \
-                         "ldr.w r12, [r7, #48]\n\t"                                                                    \
-                         "ldr.w r9, [r7, #52]\n\t"                                                                     \
-                         "lsl.w r10, r9, #1\n\t"                                                                       \
-                         "ldr.w r11, [r7, #56]\n"                                                                      \
-                         "adr r0, 2f\n\t"                                                                              \
-                         "ldr.w r1, [r7, #12]\n\t"                                                                     \
-                         "add r0, r0, r1\n\t"                                                                          \
-                         "str.w r0, [r7, #12]\n\t"                                                                     \
-                         "1:\n\t"                                                                                      \
-                         "ldrd r0, r1, [r7, #16]\n\t"                                                                  \
-                         "ldrd r2, r3, [r7, #24]\n\t"                                                                  \
-                         "ldr.w pc, [r7, #12]\n\t"                                                                     \
-                         ".p2align 2\n"                                                                                \
-                         "2:\n\t" ROW("0", "0", "8", "16") ROW("4", "24", "32", "40") ROW("8", "48", "56", "64")       \
-                         "ldr.w r6, [r7, #60]\n\t" ED_DW_REQUANTIZE("r0", "64") ED_DW_REQUANTIZE("r1", "72")           \
-                         ED_DW_REQUANTIZE("r2", "80") ED_DW_REQUANTIZE("r3", "88")                                     \
-                         "ldrd r4, r5, [r7, #32]\n\t"                                                                  \
-                         "strb.w r0, [r4]\n\t"                                                                         \
-                         "strb.w r1, [r4, #1]\n\t"                                                                     \
-                         "strb.w r2, [r4, #2]\n\t"                                                                     \
-                         "strb.w r3, [r4, #3]\n\t"                                                                     \
-                         "add r4, r4, r5\n\t"                                                                          \
-                         "str.w r4, [r7, #32]\n\t"                                                                     \
-                         "ldrd r4, r5, [r7, #40]\n\t"                                                                  \
-                         "add r12, r12, r4\n\t"                                                                        \
-                         "cmp r12, r5\n\t"                                                                             \
-                         "bne.w 1b\n\t"                                                                                \
-                         "pop {r7}\n\t"                                                                                \
-                         : "+r"(r0)                                                                                    \
-                         :                                                                                             \
-                         : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"); \
-    }
-ED_DW_RUN(ed_dw_run1, ED_DW_ROW1)
-ED_DW_RUN(ed_dw_run2, ED_DW_ROW2)
-ED_DW_RUN(ed_dw_run3, ED_DW_ROW3)
+/* Where the code for one, two, three tap columns begins, and how long a row of taps is there. */
+enum { ED_DW_ENTRY1 = 1, ED_DW_ENTRY2 = 3 * 40 + 4 + 1, ED_DW_ENTRY3 = 3 * 40 + 3 * 72 + 8 + 1 };
+
+/* One output row. r0-r3 sums, r7 the group (kept by hand: it may be the frame pointer), r8 a row, r9 and r10 the
+ * second and third column, r11 weights, r12 offset in the row. An entry into the middle leaves rows out. */
+static void ed_dw_runs(struct ed_dw_group *group) {
+    register struct ed_dw_group *r0 __asm__("r0") = group;
+    __asm__ volatile("push {r7}\n\t"
+                     "mov r7, r0\n\t"
+                     "ldr.w r9, [r7, #56]\n\t"
+                     "lsl.w r10, r9, #1\n"
+                     "1:\n\t"
+                     "ldr.w r4, [r7, #48]\n\t"
+                     "ldmia r4!, {r0-r3, r5, r6, r11, r12}\n\t"
+                     "str.w r4, [r7, #48]\n\t"
+                     "strd r0, r1, [r7, #16]\n\t"
+                     "strd r2, r3, [r7, #24]\n\t"
+                     "adr r4, 3f\n\t"
+                     "add r5, r5, r4\n\t"
+                     "str.w r5, [r7, #12]\n\t"
+                     "str.w r6, [r7, #44]\n"
+                     "2:\n\t"
+                     "ldrd r0, r1, [r7, #16]\n\t"
+                     "ldrd r2, r3, [r7, #24]\n\t"
+                     "ldr.w pc, [r7, #12]\n\t"
+                     ".p2align 2\n"
+                     "3:\n\t" ED_DW_ROW1("0", "0", "8", "16") ED_DW_ROW1("4", "24", "32", "40")
+                     ED_DW_ROW1("8", "48", "56", "64") "b.w 4f\n\t"
+                     ED_DW_ROW2("0", "0", "8", "16") ED_DW_ROW2("4", "24", "32", "40")
+                     ED_DW_ROW2("8", "48", "56", "64") "b.w 4f\n\t"
+                     ED_DW_ROW3("0", "0", "8", "16") ED_DW_ROW3("4", "24", "32", "40") ED_DW_ROW3("8", "48", "56", "64")
+                     "4:\n\t"
+                     "ldr.w r6, [r7, #60]\n\t" ED_DW_REQUANTIZE("r0", "64") ED_DW_REQUANTIZE("r1", "72")
+                     ED_DW_REQUANTIZE("r2", "80") ED_DW_REQUANTIZE("r3", "88")
+                     "ldrd r4, r5, [r7, #32]\n\t"
+                     "strb.w r0, [r4]\n\t"
+                     "strb.w r1, [r4, #1]\n\t"
+                     "strb.w r2, [r4, #2]\n\t"
+                     "strb.w r3, [r4, #3]\n\t"
+                     "add r4, r4, r5\n\t"
+                     "str.w r4, [r7, #32]\n\t"
+                     "ldrd r4, r5, [r7, #40]\n\t"
+                     "add r12, r12, r4\n\t"
+                     "cmp r12, r5\n\t"
+                     "bne.w 2b\n\t"
+                     "ldrd r4, r5, [r7, #48]\n\t"
+                     "cmp r4, r5\n\t"
+                     "bne.w 1b\n\t"
+                     "pop {r7}\n\t"
+                     : "+r"(r0)
+                     :
+                     : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");
+}
 
 /* The taps of output `at` inside an input of `size`: the first, and how many. */
 static int32_t ed_dw_inside(int32_t at, int32_t stride, int32_t pad, int32_t dilation, int32_t size, int32_t *first) {
@@ -160,18 +180,34 @@ static void ed_dw_find_row(const struct ed_window *w, const struct ed_rows *in, 
     }
 }
 
+/* A tap's four weights as doubled halves of the even and the odd channels. */
+#define ED_DW_SPREAD                                                                                                   \
+    "ldr.w %[a], [%[w]]\n\t"                                                                                           \
+    "add.w %[w], %[w], %[step]\n\t"                                                                                    \
+    "sxtb16 %[b], %[a], ror #8\n\t"                                                                                    \
+    "sxtb16 %[a], %[a]\n\t"                                                                                            \
+    "sadd16 %[b], %[b], %[b]\n\t"                                                                                      \
+    "sadd16 %[a], %[a], %[a]\n\t"                                                                                      \
+    "strd %[a], %[b], [%[to]], #8\n\t"
+#define ED_DW_SCALE                                                                                                    \
+    "ldrd %[a], %[b], [%[w]], #8\n\t"                                                                                  \
+    "rsb.w %[b], %[b], #0\n\t"                                                                                         \
+    "strd %[a], %[b], [%[to]], #8\n\t"
+
 static void ed_dw_prepare(const struct ed_depthwise *p, int32_t channel, struct ed_dw_group *group) {
     const int8_t *weights = p->weights + channel;
     const struct ed_scale *scale = p->scale + channel;
-    for (uint32_t *to = group->taps; to != group->taps + 18; to += 2, weights += p->window.channels) {
-        const uint32_t word = ed_load(weights), even = ed_even(word), odd = ed_odd(word);
-        to[0] = ed_add_halves(even, even);
-        to[1] = ed_add_halves(odd, odd);
-    }
-    for (int32_t *to = group->scale; to != group->scale + 8; to += 2, ++scale) {
-        to[0] = scale->multiplier;
-        to[1] = -scale->shift;
-    }
+    uint32_t *taps = group->taps, a, b;
+    int32_t *scales = group->scale;
+    __asm__ volatile(ED_DW_SPREAD ED_DW_SPREAD ED_DW_SPREAD ED_DW_SPREAD ED_DW_SPREAD ED_DW_SPREAD ED_DW_SPREAD
+                         ED_DW_SPREAD ED_DW_SPREAD
+                     : [w] "+r"(weights), [to] "+r"(taps), [a] "=&r"(a), [b] "=&r"(b)
+                     : [step] "r"(p->window.channels)
+                     : "memory");
+    __asm__ volatile(ED_DW_SCALE ED_DW_SCALE ED_DW_SCALE ED_DW_SCALE
+                     : [w] "+r"(scale), [to] "+r"(scales), [a] "=&r"(a), [b] "=&r"(b)
+                     :
+                     : "memory");
 }
 
 /* The bias, and what the missing taps would add; doubled. */
@@ -188,29 +224,20 @@ static void ed_dw_bias(const int32_t *bias, int32_t in_zero, uint32_t missing, c
     to[0] = a, to[1] = b, to[2] = c, to[3] = d;
 }
 
-/* One output row of four channels. */
-static void ed_dw_row(const struct ed_dw_row *row, const struct ed_dw_run *runs, int32_t count, int32_t channel,
-                      struct ed_dw_group *group) {
+/* What the assembly is to do for an output row, whatever the channels; the bias follows. */
+static void ed_dw_orders(const struct ed_dw_row *row, const struct ed_dw_run *runs, int32_t count, struct ed_dw_group *group) {
+    static const uint32_t entries[3] = {ED_DW_ENTRY1, ED_DW_ENTRY2, ED_DW_ENTRY3};
     const int32_t skipped = 3 - row->taps;
     const uintptr_t taps = (uintptr_t)group->taps + (uintptr_t)((row->first_tap - skipped) * 24);
-    group->rows[0] = row->rows[0] + channel;
-    group->rows[1] = row->rows[1] + channel;
-    group->rows[2] = row->rows[2] + channel;
     for (int32_t n = 0; n < count; ++n) {
         const struct ed_dw_run *run = &runs[n];
-        memcpy(group->bias, group->run_bias[n], sizeof group->bias);
-        group->start = run->start;
-        group->end = run->end;
-        group->weights = taps + (uintptr_t)(run->first_tap * 8);
-        group->entry = (uint32_t)(skipped * (2 + 8 * run->taps) * 4 + 1);
-        if (run->taps == 3) {
-            ed_dw_run3(group);
-        } else if (run->taps == 2) {
-            ed_dw_run2(group);
-        } else {
-            ed_dw_run1(group);
-        }
+        struct ed_dw_order *order = &group->orders[n];
+        order->entry = entries[run->taps - 1] + (uint32_t)(skipped * (8 + 32 * run->taps));
+        order->weights = taps + (uintptr_t)(run->first_tap * 8);
+        order->start = run->start;
+        order->end = run->end;
     }
+    group->run_end = group->orders + count;
 }
 
 /* At most ED_DW_ROWS output rows, of all channels. */
@@ -218,6 +245,7 @@ static void ed_dw_rows(const struct ed_depthwise *p, const struct ed_dw_row *row
                        const struct ed_dw_run *runs, int32_t run_count, int8_t *out) {
     struct ed_dw_group group;
     const struct ed_window *w = &p->window;
+    const struct ed_dw_row *ordered = 0; /* a row like those of the orders */
     group.out_step = w->channels;
     group.in_step = w->stride_x * w->channels;
     group.dilation = w->dilation_x * w->channels;
@@ -227,12 +255,21 @@ static void ed_dw_rows(const struct ed_depthwise *p, const struct ed_dw_row *row
         ed_dw_prepare(p, channel, &group);
         group.out = out + channel;
         for (const struct ed_dw_row *row = rows; row != rows + count; ++row) {
-            if (row == rows || row->first_tap != row[-1].first_tap || row->taps != row[-1].taps) {
+            const int like = ordered && row->first_tap == ordered->first_tap && row->taps == ordered->taps;
+            if (!like) {
+                ed_dw_orders(row, runs, run_count, &group);
+                ordered = row;
+            }
+            if (!like || row == rows) {
                 for (int32_t n = 0; n < run_count; ++n) {
-                    ed_dw_bias(p->bias + channel, w->in_zero, row->missing[n], group.taps, group.run_bias[n]);
+                    ed_dw_bias(p->bias + channel, w->in_zero, row->missing[n], group.taps, group.orders[n].bias);
                 }
             }
-            ed_dw_row(row, runs, run_count, channel, &group);
+            group.rows[0] = row->rows[0] + channel;
+            group.rows[1] = row->rows[1] + channel;
+            group.rows[2] = row->rows[2] + channel;
+            group.run = group.orders;
+            ed_dw_runs(&group);
         }
     }
 }

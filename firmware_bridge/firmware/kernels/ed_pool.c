@@ -46,10 +46,35 @@ void ed_max_pool(const struct ed_pool *p, const struct ed_rows *in, int8_t *out,
     pool_rows(p, in, out, first, count, 1);
 }
 
+#ifdef ED_DSP
+/* Four channels, pixel after pixel. */
+static void sum_four(const int8_t *in, int32_t *sums, int32_t pixels, int32_t channels) {
+    int32_t a = sums[0], b = sums[1], c = sums[2], d = sums[3];
+    for (; pixels > 0; --pixels, in += channels) {
+        uint32_t word;
+        __asm__ volatile("ldr.w %[x], [%[in]]\n\t"
+                         "sxtab %[a], %[a], %[x]\n\t"
+                         "sxtab %[b], %[b], %[x], ror #8\n\t"
+                         "sxtab %[c], %[c], %[x], ror #16\n\t"
+                         "sxtab %[d], %[d], %[x], ror #24\n\t"
+                         : [a] "+r"(a), [b] "+r"(b), [c] "+r"(c), [d] "+r"(d), [x] "=&r"(word)
+                         : [in] "r"(in)
+                         : "memory");
+    }
+    sums[0] = a, sums[1] = b, sums[2] = c, sums[3] = d;
+}
+#endif
+
 void ed_sum(const int8_t *in, int32_t *sums, int32_t pixels, int32_t channels) {
-    for (; pixels > 0; --pixels) {
-        for (int32_t channel = 0; channel < channels; ++channel) {
-            sums[channel] += *in++;
+    int32_t channel = 0;
+#ifdef ED_DSP
+    for (; channel + 4 <= channels; channel += 4) {
+        sum_four(in + channel, sums + channel, pixels, channels);
+    }
+#endif
+    for (; channel < channels; ++channel) {
+        for (int32_t pixel = 0; pixel < pixels; ++pixel) {
+            sums[channel] += in[pixel * channels + channel];
         }
     }
 }

@@ -100,12 +100,13 @@ enum { FOUR_INPUTS_BYTES = 26 * 4 };
 
 /* Doubled sum -> output: both roundings, zero point, limits -128 and 127. r10 multiplier, r11 right shift less one,
  * r12 twice the zero point plus one. */
-#define REQUANTIZE(r)                                                                                                  \
-    "smmulr " r ", " r ", r10\n\t"                                                                                     \
+#define REQUANTIZE_WITH(r, multiplier, less, zero2)                                                                    \
+    "smmulr " r ", " r ", " multiplier "\n\t"                                                                          \
     "add.w " r ", " r ", " r ", asr #31\n\t"                                                                           \
-    "asr.w " r ", " r ", r11\n\t"                                                                                      \
-    "add " r ", " r ", r12\n\t"                                                                                        \
+    "asr.w " r ", " r ", " less "\n\t"                                                                                 \
+    "add " r ", " r ", " zero2 "\n\t"                                                                                  \
     "ssat " r ", #8, " r ", asr #1\n\t"
+#define REQUANTIZE(r) REQUANTIZE_WITH(r, "r10", "r11", "r12")
 
 /* All pairs of outputs of four pixels. Registers are named because all fourteen are needed; r7 may be the frame
  * pointer and is kept by hand. On the stack: the block up to its weights. */
@@ -169,50 +170,55 @@ static void four_pixels_asm(const struct block *block) {
                      : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");
 }
 
-/* Sums of two outputs of one pixel: ten instructions for eight products. */
-static void one_pixel_sums(const int8_t *w, const int8_t *w_end, const uint32_t *patch, int32_t *a, int32_t *b) {
-    int32_t even = *a, odd = *b;
-    uint32_t w0, w1, x0, x1, t;
-    while (w != w_end) {
-        __asm__ volatile("ldrd %[w0], %[w1], [%[w]], #8\n\t"
-                         "ldrd %[x0], %[x1], [%[x]], #8\n\t"
-                         "sxtb16 %[t], %[w0]\n\t"
-                         "sxtb16 %[w0], %[w0], ror #8\n\t"
-                         "smlad %[a], %[x0], %[t], %[a]\n\t"
-                         "smlad %[b], %[x0], %[w0], %[b]\n\t"
-                         "sxtb16 %[t], %[w1]\n\t"
-                         "sxtb16 %[w1], %[w1], ror #8\n\t"
-                         "smlad %[a], %[x1], %[t], %[a]\n\t"
-                         "smlad %[b], %[x1], %[w1], %[b]\n\t"
-                         : [w] "+r"(w), [x] "+r"(patch), [a] "+r"(even), [b] "+r"(odd), [w0] "=&r"(w0), [w1] "=&r"(w1),
-                           [x0] "=&r"(x0), [x1] "=&r"(x1), [t] "=&r"(t)
-                         :
-                         : "memory");
-    }
-    *a = even;
-    *b = odd;
-}
+/* Four inputs of two outputs (sums r0, r1) and one pixel; r8 weights, r9 patch. */
+#define ONE_FOUR_INPUTS                                                                                                \
+    "ldrd r2, r3, [r8], #8\n\t"                                                                                        \
+    "ldrd r4, r5, [r9], #8\n\t"                                                                                        \
+    "sxtb16 r6, r2\n\t"                                                                                                \
+    "sxtb16 r2, r2, ror #8\n\t"                                                                                        \
+    "smlad r0, r4, r6, r0\n\t"                                                                                         \
+    "smlad r1, r4, r2, r1\n\t"                                                                                         \
+    "sxtb16 r6, r3\n\t"                                                                                                \
+    "sxtb16 r3, r3, ror #8\n\t"                                                                                        \
+    "smlad r0, r5, r6, r0\n\t"                                                                                         \
+    "smlad r1, r5, r3, r1\n\t"
+enum { ONE_FOUR_INPUTS_BYTES = 10 * 4 };
 
-static int8_t finish_fast(const struct ed_scale *scale, int32_t zero2, int32_t doubled) {
-    int32_t high = (int32_t)ed_high_rounded((uint32_t)doubled, (uint32_t)scale->multiplier);
-    high += high >> 31; /* halves away from zero */
-    high = (high >> (-scale->shift - 1)) + zero2;
-    __asm__("ssat %0, #8, %1, asr #1" : "=r"(high) : "r"(high));
-    return (int8_t)high;
-}
-
-static void one_pixel_fast(const struct ed_product *p, const int8_t *in, int8_t *out, uint32_t *patch) {
-    const int32_t bytes = four_inputs(p) * 8, zero2 = 2 * p->zero + 1;
-    const int8_t *weights = p->weights;
-    spread_one(in, p->depth, patch);
-    for (int32_t output = 0; output < p->outputs; output += 2, weights += bytes) {
-        int32_t a = 2 * p->bias[output], b = 2 * p->bias[output + 1];
-        one_pixel_sums(weights, weights + bytes, patch, &a, &b);
-        out[output] = finish_fast(&p->scale[output], zero2, a);
-        if (output + 1 < p->outputs) {
-            out[output + 1] = finish_fast(&p->scale[output + 1], zero2, b);
-        }
-    }
+/* All pairs of outputs of one pixel: ten instructions for eight products. */
+static void one_pixel_asm(const struct block *block) {
+    register const struct block *r0 __asm__("r0") = block;
+    __asm__ volatile("ldrd r1, r10, [r0, #0]\n\t"
+                     "ldrd r2, r11, [r0, #8]\n\t"
+                     "ldrd r12, r3, [r0, #16]\n\t"
+                     "ldrd r4, lr, [r0, #24]\n\t"
+                     "ldr.w r8, [r0, #44]\n\t"
+                     "adr r5, 2f\n\t"
+                     "add r2, r2, r5\n\t"
+                     "push {r1-r4}\n" /* patch, entry, zero2, end of bias */
+                     "1:\n\t"
+                     "ldrd r0, r1, [r11], #8\n\t"
+                     "lsl r0, r0, #1\n\t"
+                     "lsl r1, r1, #1\n\t"
+                     "ldr.w r9, [sp]\n\t"
+                     "ldr.w pc, [sp, #4]\n\t"
+                     ".p2align 2\n"
+                     "2:\n\t" ONE_FOUR_INPUTS ONE_FOUR_INPUTS ONE_FOUR_INPUTS ONE_FOUR_INPUTS
+                     "cmp r9, r10\n\t"
+                     "bne.w 2b\n\t"
+                     "ldrd r2, r3, [r12], #8\n\t"
+                     "ldrd r4, r5, [r12], #8\n\t"
+                     "ldr.w r6, [sp, #8]\n\t"
+                     "mvn r3, r3\n\t"
+                     "mvn r5, r5\n\t" REQUANTIZE_WITH("r0", "r2", "r3", "r6") REQUANTIZE_WITH("r1", "r4", "r5", "r6")
+                     "strb r0, [lr], #1\n\t"
+                     "strb r1, [lr], #1\n\t"
+                     "ldr.w r2, [sp, #12]\n\t"
+                     "cmp r11, r2\n\t"
+                     "bne.w 1b\n\t"
+                     "add sp, sp, #16\n\t"
+                     : "+r"(r0)
+                     :
+                     : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");
 }
 
 /* All pixels: four at a time, three as four with the last one twice, two or one by one. */
@@ -248,8 +254,17 @@ static void ed_product_dsp(const struct ed_product *p, const int8_t *in, int32_t
         in += 4 * stride;
         out += 4 * p->outputs;
     }
+    block.patch_end = patch + 2 * fours;
+    block.skip = (uint32_t)((3 - (fours - 1) % 4) * ONE_FOUR_INPUTS_BYTES + 1);
     for (; pixels > 0; --pixels, in += stride, out += p->outputs) {
-        one_pixel_fast(p, in, out, patch);
+        spread_one(in, p->depth, patch);
+        if (even_outputs != 0) {
+            block.out = out;
+            one_pixel_asm(&block);
+        }
+        if (even_outputs < p->outputs) {
+            one_pixel(p, TWICE, in, out, even_outputs);
+        }
     }
 }
 
