@@ -2,12 +2,12 @@
 
     python benchmarks/peers.py --run RUN --json benchmarks/results/peers.json
 
-Without ``--run`` a small d1 is trained on the built-in pictures. The int8 model has uint8 edges, which every peer that runs
-int8 accepts. Every peer, ours too, is a process of its own (``peer.py``; MediaPipe and tflite-runtime in cached environments of
-their own, made at need). A round asks each for a few warm calls and ten timed ones, the order turning from round to round; one
-thread each. ``invoke``: from pixels at the model's size to scores. ``frame``: from a 640×480 BGR frame to probabilities, every
-peer but MediaPipe on the product's own pixels. Ratios are ours over the peer's: medians of a round, the median over rounds,
-a bootstrap 95 % interval over rounds. Below 1 ours is faster.
+(or ``--int8 BUNDLE --onnx BUNDLE``, made before). Without either a small d1 is trained on the built-in pictures. The int8 model
+has uint8 edges, which every peer that runs int8 accepts. Every peer, ours too, is a process of its own (``peer.py``; MediaPipe and
+tflite-runtime in cached environments of their own, made at need). A round asks each for a few warm calls and ten timed ones, the
+order turning from round to round; one thread each. ``invoke``: from pixels at the model's size to scores. ``frame``: from a
+640×480 BGR frame to probabilities, every peer but MediaPipe on the product's own pixels. Ratios are ours over the peer's: medians
+of a round, the median over rounds, a bootstrap 95 % interval over rounds. Below 1 ours is faster.
 """
 
 from __future__ import annotations
@@ -181,15 +181,20 @@ def apart(peer: Peer, reference: Peer, stage: str) -> float | None:
     return float(np.abs(theirs - base).max())
 
 
-def make_models(run: Path | None, folder: Path) -> tuple[dict[str, dict[str, Path]], int, dict[str, Any]]:
-    """Both exports of one run, as bundles and files."""
+def export_both(run: Path | None, folder: Path) -> tuple[Path, Path]:
+    """The int8 bundle with uint8 edges and the ONNX bundle of one run."""
     if run is None:
         run = folder / "run"
         steps.train("synthetic:600", run, variant="d1", size_px=128, epochs=4)
-    int8 = folder / "int8.bundle"
-    onnx = folder / "onnx.bundle"
-    record = steps.export(run, int8, recipe="int8", io="uint8")
+    int8, onnx = folder / "int8.bundle", folder / "onnx.bundle"
+    steps.export(run, int8, recipe="int8", io="uint8")
     steps.export(run, onnx, recipe="onnx")
+    return int8, onnx
+
+
+def models_of(int8: Path, onnx: Path) -> tuple[dict[str, dict[str, Path]], int, dict[str, Any]]:
+    """The files that the peers take, the side of the image, and what the models are."""
+    record = steps.inspect(int8)
     size_px = record["manifest"]["input"]["size_px"]
     about = {key: record["manifest"][key] for key in ("variant", "alpha")}
     about |= {"size_px": size_px, "macs": record["macs"], "int8_bytes": record["size_bytes"]}
@@ -226,13 +231,21 @@ def text(figures: dict[str, Any]) -> str:
 
 @click.command()
 @click.option("--run", type=click.Path(path_type=Path, exists=True), help="A trained run.")
+@click.option(
+    "--int8", type=click.Path(path_type=Path, exists=True), help="An int8 bundle with uint8 edges, and …"
+)
+@click.option(
+    "--onnx", type=click.Path(path_type=Path, exists=True), help="… one exported with --recipe onnx, instead."
+)
 @click.option("--rounds", type=click.IntRange(5), default=60, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the record here.")
-def main(run: Path | None, rounds: int, json_file: Path | None) -> None:
+def main(run: Path | None, int8: Path | None, onnx: Path | None, rounds: int, json_file: Path | None) -> None:
     """Print the comparison; see the module's docstring."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        models, size_px, about = make_models(run, folder)
+        if int8 is None or onnx is None:
+            int8, onnx = export_both(run, folder)
+        models, size_px, about = models_of(int8, onnx)
         frame = save_frame(folder)
         parts = [measure(recipe, models[recipe], frame, size_px, rounds=rounds) for recipe in RECIPES]
     result = {
@@ -240,7 +253,7 @@ def main(run: Path | None, rounds: int, json_file: Path | None) -> None:
         "model": about,
         "threads": 1,
         "recipes": parts,
-        "environment": environment(command="benchmarks/peers.py --run RUN"),
+        "environment": environment(command="benchmarks/peers.py --int8 INT8.bundle --onnx ONNX.bundle"),
     }
     for part in parts:
         click.echo(f"{part['recipe']}:")
