@@ -18,6 +18,7 @@ from edge_derm.errors import TargetError
 from edge_derm.measure import board, image, initramfs, machine, process, record, ssh, system, targets, visit
 from processes import alive, wait_for
 
+SAME = {"images": 4, "max_difference": 0.0, "unit": "LSB", "decisions_changed": 0}
 CLI = [sys.executable, "-c", "from edge_derm.cli import main; main()"]
 
 
@@ -151,7 +152,7 @@ def test_the_board_is_a_whole_linux_with_its_services_running(running):
 def test_a_model_is_looked_at_on_the_board_and_agrees_to_the_last_bit(running, tiny_bundle):
     found, answer = board.look(running.address, [tiny_bundle])
     for kernels in ("default", "reference"):
-        assert found[0].parity[kernels] == {"images": 4, "max_difference": 0.0, "decisions_changed": 0}
+        assert found[0].parity[kernels] == SAME
     assert 100_000 < found[0].peak_rss_bytes < 100_000_000 and found[0].counts == ()
     assert answer["environment"]["machine"] == "aarch64" and "virt" in answer["environment"]["board"]
     assert 900 << 20 < answer["environment"]["memory_bytes"] < 1 << 30

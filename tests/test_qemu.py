@@ -14,10 +14,12 @@ import jsonschema
 import numpy as np
 import pytest
 
+from edge_derm.cli.bench import agreement
 from edge_derm.errors import TargetError
 from edge_derm.measure import arm64, cache, emulated, onboard, process, qemu, record, targets, wheels
 from processes import alive, wait_for
 
+SAME = {"images": 4, "max_difference": 0.0, "unit": "LSB", "decisions_changed": 0}
 CLI = [sys.executable, "-c", "from edge_derm.cli import main; main()"]
 
 
@@ -41,8 +43,14 @@ def test_parity_counts_steps_and_changed_decisions():
     here = {"default": [[10, 20], [5, 4]], "reference": [[1, 0]]}
     there = {"default": [[10, 17], [4, 5]], "reference": [[1, 0]]}
     found = emulated.differences(here, there)
-    assert found["default"] == {"images": 2, "max_difference": 3.0, "decisions_changed": 1}
-    assert found["reference"] == {"images": 1, "max_difference": 0.0, "decisions_changed": 0}
+    assert found["default"] == {"images": 2, "max_difference": 3.0, "unit": "LSB", "decisions_changed": 1}
+    assert found["reference"]["max_difference"] == 0
+    assert (
+        emulated.differences({"default": [[0.25, 0.75]]}, {"default": [[0.5, 0.5]]})["default"]["unit"]
+        == "score"
+    )
+    said = agreement({"backend_here": "a 2", "backend_there": "a 1", **found})
+    assert "default kernels 3 LSB, 1 of 2 decisions changed; reference kernels 0 LSB" in said
 
 
 def test_every_core_is_listed_with_the_command_that_makes_it_ready(tmp_path, monkeypatch):
@@ -174,7 +182,7 @@ def test_the_record_of_an_emulated_core_holds_counts_and_parity_and_no_time(tree
     assert made["emulated"] and made["latency_ms"] is None and made["memory"]["peak_rss_bytes"] is None
     assert made["emulator"]["machine"] == "aarch64"
     for kernels in ("default", "reference"):  # int8: arm64 and this machine agree to the last bit
-        assert made["parity"][kernels] == {"images": 4, "max_difference": 0.0, "decisions_changed": 0}
+        assert made["parity"][kernels] == SAME
     low, high = made["instructions_range"]
     assert low <= made["instructions"] <= high <= 1.2 * low
     assert made["ratio"]["value"] == pytest.approx(1, abs=0.02) and made["ratio_of"] == "instructions"

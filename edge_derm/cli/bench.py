@@ -61,9 +61,23 @@ def text(record: dict[str, Any]) -> str:
             f"  against the other: {record['verdict']}, ratio of {what} {ratio['value']:.3f} "
             f"({ratio['low']:.3f} to {ratio['high']:.3f})"
         )
+    if "backend_there" in (record.get("parity") or {}):
+        lines.append(f"  {agreement(record['parity'])}")
     lines += profile(record["profile"]) if record.get("profile") else []
     lines += [f"  {soak(record['soak'])}"] if record.get("soak") else []
     return "\n".join(lines)
+
+
+def agreement(found: dict[str, Any]) -> str:
+    """How far the emulated outputs are from this machine's, a kernel family at a time."""
+    rows = [
+        f"{kernels} kernels {found[kernels]['max_difference']:g} {found[kernels]['unit']}, "
+        f"{found[kernels]['decisions_changed']} of {found[kernels]['images']} decisions changed"
+        for kernels in ("default", "reference")
+    ]
+    return (
+        f"against this machine ({found['backend_here']}; there {found['backend_there']}): {'; '.join(rows)}"
+    )
 
 
 def profile(found: dict[str, Any]) -> list[str]:

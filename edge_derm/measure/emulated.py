@@ -67,21 +67,24 @@ def parity(path: Path, images: np.ndarray, there: dict[str, Any], *, backend_the
         there: ``{kernels: scores}`` as ``onboard.outputs`` gives them.
 
     Returns:
-        ``backend_here, backend_there``, and for each kernel family ``images, max_difference, decisions_changed``;
-        ``max_difference`` counts steps of the output (LSB) for a quantised one, else it is in the scores' unit.
+        ``backend_here, backend_there``, and for each kernel family what ``differences`` tells.
     """
     rows: dict[str, Any] = {"backend_here": backend_version("litert"), "backend_there": backend_there}
     return {**rows, **differences(onboard.outputs(path, images, backend="litert", threads=1), there)}
 
 
 def differences(here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
-    """For each kernel family ``images, max_difference, decisions_changed`` between two lists of scores."""
+    """For each kernel family ``images, max_difference, unit, decisions_changed`` between two lists of stored scores.
+
+    The unit is ``LSB``, steps of the output, for a quantised model, and ``score`` for a float one.
+    """
     rows = {}
     for kernels, ours in here.items():
         a, b = np.array(ours, dtype=np.float64), np.array(there[kernels], dtype=np.float64)
         rows[kernels] = {
             "images": len(a),
             "max_difference": float(np.abs(a - b).max(initial=0.0)),
+            "unit": "LSB" if all(isinstance(score, int) for row in ours for score in row) else "score",
             "decisions_changed": int((a.argmax(axis=1) != b.argmax(axis=1)).sum()),
         }
     return rows
