@@ -4,9 +4,9 @@
 
 Cost: one deterministic ``Classifier.predict`` of one preprocessed image, one thread, against T Monte-Carlo passes with every
 measure (dropout in the head, and in the last two blocks), and against 8 views with every measure on one and on two threads. All
-of them run in turn in one process, ten calls at a time, of which the median counts; a ratio is of the medians over the turns, with
-a bootstrap 95 % interval, and beside it of the tenth percentiles, which other work on the machine disturbs less. ``naive_head``
-runs the whole file and then the head T times in a Python loop.
+of them run in turn in one process, ten calls at a time; a ratio is of the medians of all calls, with a bootstrap 95 % interval, and
+beside it of the tenth percentiles: other work on a machine stops one call in two of a few milliseconds, which the median of a long
+call then measures and that of a short one does not. ``naive_head`` runs the whole file and then the head T times in a Python loop.
 
 Worth (with ``--data``): ``edge-derm uncertainty`` on those images. The dropout rate is 0.2 where the bundle does not say.
 """
@@ -66,23 +66,21 @@ def calls(bundle: Bundle, passes: int, rate: float, pixels: np.ndarray) -> dict[
 
 
 def time_in_turn(made: dict[str, Callable[[int], Any]], images: int, runs: int) -> dict[str, np.ndarray]:
-    """Milliseconds of one call, [runs] of each: medians of blocks of ``BLOCK`` calls in a row, as a camera makes them.
+    """Milliseconds of each call, [runs · ``BLOCK``] of each, in blocks of calls in a row, as a camera makes them.
 
     Two rounds warm up; the order of the blocks turns by one each round.
     """
     names = list(made)
-    taken = {name: np.empty(runs) for name in names}
+    taken: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(-2, runs):
         for place in range(len(names)):
             name = names[(place + turn) % len(names)]
-            block = []
             for k in range(BLOCK):
                 start = time.perf_counter_ns()
                 made[name]((turn + k) % images)
-                block.append(time.perf_counter_ns() - start)
-            if turn >= 0:
-                taken[name][turn] = float(np.median(block)) / 1e6
-    return taken
+                if turn >= 0:
+                    taken[name].append((time.perf_counter_ns() - start) / 1e6)
+    return {name: np.array(values) for name, values in taken.items()}
 
 
 def ratio(taken: np.ndarray, plain: np.ndarray) -> dict[str, float]:
@@ -106,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--data")
     parser.add_argument("--ood")
-    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--passes", type=int, default=32)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)

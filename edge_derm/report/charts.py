@@ -24,8 +24,9 @@ def lines(
     y_range: tuple[float, float] | None = None,
     diagonal: bool = False,
     points: bool = False,
+    spots: Mapping[str, tuple[float, float]] | None = None,
 ) -> str:
-    """Curves by name, each (xs, ys); ``diagonal`` draws the line y = x behind them."""
+    """Curves by name, each (xs, ys); ``diagonal`` draws the line y = x behind them; ``spots`` are single named points."""
     xs = np.concatenate([np.asarray(x, float) for x, _ in series.values()])
     ys = np.concatenate([np.asarray(y, float) for _, y in series.values()])
     if not len(xs):
@@ -43,7 +44,12 @@ def lines(
                 f'<circle class="dot c{number % 6}" cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="3.5"/>'
                 for a, b in zip(x, y)
             ]
-    return _svg(title, "".join(parts)) + legend(list(series))
+    names = [*series, *(spots or {})]
+    for number, (left, up) in enumerate((spots or {}).values(), len(series)):
+        parts.append(
+            f'<circle class="dot c{number % 6} spot" cx="{frame.x(left):.1f}" cy="{frame.y(up):.1f}" r="5"/>'
+        )
+    return _svg(title, "".join(parts)) + legend(names)
 
 
 def scatter(

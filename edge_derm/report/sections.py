@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
-from edge_derm.report import charts, measuring
+from edge_derm.report import charts, measuring, trust
 from edge_derm.report.markup import facts, interval, pair, section, table, text, tiles
 
 Record = Mapping[str, Any]
@@ -101,7 +101,7 @@ def model(record: Record) -> str:
         f"<li>{escape(str(w['message'] if isinstance(w, Mapping) else w))}</li>" for w in record["warnings"]
     )
     notes = f"<h3>Warnings</h3><ul>{warned}</ul>" if warned else '<p class="soft">No warnings.</p>'
-    return section(
+    return trust.card(record) + section(
         f"Deployed file: {record.get('recipe') or record.get('arithmetic', '')}",
         top,
         pair(operators, edges + notes),
@@ -133,7 +133,11 @@ def parity(record: Record) -> str:
         "classifiers: its kernels round differently, so both families are checked.</p>"
     )
     return section(
-        "Does it decide like its float parent?", top, table("With 95 % intervals", ["", "share"], rows), note
+        "Does it decide like its float parent?",
+        top,
+        table("With 95 % intervals", ["", "share"], rows),
+        note,
+        trust.twice(record),
     )
 
 
@@ -194,21 +198,6 @@ def evaluation(record: Record) -> str:
         if bins
         else ""
     )
-    points = record.get("operating_points") or {}
-    task = record.get("task") or {}
-    operating = (
-        table(
-            f"{task.get('positive')} against {task.get('negative') or 'all others'}: operating points, "
-            "thresholds chosen on the other half of the lesions",
-            ["rule", "sensitivity", "specificity"],
-            [
-                (text(name), interval(p["sensitivity"]), interval(p["specificity"]))
-                for name, p in points.items()
-            ],
-        )
-        if points
-        else ""
-    )
     note = f'<p class="soft">{text(record["images"])} images ({escape(str(record["part"]))}); 95 % intervals in brackets.</p>'
     return section(
         "How good is it?",
@@ -216,8 +205,10 @@ def evaluation(record: Record) -> str:
         note,
         classes,
         pair(confusion(record), roc),
-        pair(reliability, operating),
+        pair(reliability),
+        trust.task(record),
         _groups(record),
+        trust.shift(record),
     )
 
 
@@ -322,12 +313,16 @@ def predictions(records: Sequence[Record]) -> str:
             f'<div>{escape(name)} {value:.2f}<div class="meter"><i style="width:{100 * value:.0f}%"></i></div></div>'
             for name, value in ranked
         )
-        state = " · abstained" if record.get("abstained") else ""
+        state = " · <b>abstained</b>: not sure enough to answer" if record.get("abstained") else ""
+        plausible = record.get("prediction_set")
+        if plausible is not None:
+            state += f"<br>plausible: {escape(', '.join(plausible)) or 'none of its classes'}"
         figures.append(
             f"<figure>{picture(Path(record['image']))}<figcaption><b>{escape(record['label'])}</b>{state}<br>"
             f"{escape(Path(record['image']).name)}{bars}</figcaption></figure>"
         )
-    return section("Sample predictions", f'<div class="pictures">{"".join(figures)}</div>')
+    explained = trust.ABSTAINED if any(record.get("abstained") is not None for record in records) else ""
+    return section("Sample predictions", explained, f'<div class="pictures">{"".join(figures)}</div>')
 
 
 def picture(path: Path) -> str:
@@ -356,4 +351,6 @@ SECTIONS: Mapping[str, Callable[[Record], str]] = {
     "evaluate": evaluation,
     "bench": latency,
     "family": measuring.family,
+    "calibrate": trust.calibration,
+    "uncertainty": trust.uncertainty,
 }
