@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .. import judging, steps
+from ..report.trust import short_of
 from . import options as shared
 
 
@@ -179,6 +180,11 @@ def fitted(bundle: Path, record: dict[str, Any]) -> str:
         f"({record['ece_noise']:.4f} is what a perfect model shows on {record['images']['check']} images)",
         f"  prediction sets hold the truth for {figure(record['coverage'])}, {record['mean_set_size']:.2f} classes each",
     ]
+    rare = short_of(record)
+    if rare:
+        lines.append(
+            f"  {', '.join(rare)}: held less often than promised, which is for all images together (--by-class: for each class)"
+        )
     if threshold is None:
         lines.append(
             f"  never abstains: no threshold keeps the wrong answers within {record['risk']:g}; "

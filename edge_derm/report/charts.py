@@ -44,12 +44,15 @@ def lines(
                 f'<circle class="dot c{number % 6}" cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="3.5"/>'
                 for a, b in zip(x, y)
             ]
-    names = [*series, *(spots or {})]
-    for number, (left, up) in enumerate((spots or {}).values(), len(series)):
+    named = list(series)
+    for number, (name, (left, up)) in enumerate((spots or {}).items(), 1):
+        named.append(f"{number}: {name}")
+        place = (len(series) + number - 1) % 6
         parts.append(
-            f'<circle class="dot c{number % 6} spot" cx="{frame.x(left):.1f}" cy="{frame.y(up):.1f}" r="5"/>'
+            f'<circle class="dot c{place}" cx="{frame.x(left):.1f}" cy="{frame.y(up):.1f}" r="5"/>'
+            f'<text class="tick" x="{frame.x(left) + 7:.1f}" y="{frame.y(up) + 4:.1f}">{number}</text>'
         )
-    return _svg(title, "".join(parts)) + legend(names)
+    return _svg(title, "".join(parts)) + legend(named)
 
 
 def scatter(

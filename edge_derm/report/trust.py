@@ -13,7 +13,7 @@ Record = Mapping[str, Any]
 ABSTAINED = (
     "<p><b>“Abstained”</b> means that the model looked at the picture and gave no answer, because its confidence was below the "
     "threshold it was set. It is neither “benign” nor “malignant”: a person has to look. <b>“Plausible”</b> lists every diagnosis "
-    "that cannot be ruled out at the promised rate; one name alone is a sure answer, several are an open question.</p>"
+    "that cannot be ruled out at the promised rate; several of them are an open question.</p>"
 )
 SAMPLINGS = {
     "plain": "one pass",
@@ -57,6 +57,13 @@ def calibration(record: Record) -> str:
         ["class", "n", "share"],
         [(text(k), text(v["n"]), interval(v, 2)) for k, v in record["class_coverage"].items()],
     )
+    rare = short_of(record)
+    warned = (
+        f'<p class="notice">The promise is for all images together, and {escape(", ".join(rare))} fall short of it: '
+        "--by-class promises it for every class.</p>"
+        if rare
+        else ""
+    )
     note = (
         f'<p class="soft">{text(record["images"]["check"])} images ({escape(str(record["part"]))}), each judged by what was fitted '
         "on the folds of lesions it is not in. A calibration error near that of a perfect model is no evidence of any.</p>"
@@ -66,8 +73,15 @@ def calibration(record: Record) -> str:
         top,
         ABSTAINED,
         note,
+        warned,
         pair(promised, classes),
     )
+
+
+def short_of(record: Record) -> list[str]:
+    """Classes whose sets hold the truth clearly less often than promised (upper end of the interval below it)."""
+    promise = 1 - record["miscoverage"]
+    return [k for k, v in record["class_coverage"].items() if v["high"] is not None and v["high"] < promise]
 
 
 def uncertainty(record: Record) -> str:
@@ -183,7 +197,7 @@ def task(record: Record) -> str:
         ],
     )
     caveat = (
-        f'<p class="soft">Published points: {escape(reference["source"])}. {escape(reference["caveat"])}.</p>'
+        f'<p class="soft">Published points: {escape(reference["source"])}; {escape(reference["caveat"])}.</p>'
         if reference
         else ""
     )
@@ -297,6 +311,11 @@ def card(record: Record) -> str:
         limits.append("Not calibrated: its probabilities are not frequencies (edge-derm calibrate).")
     if manifest["abstain_threshold"] is None:
         limits.append("It never abstains: no threshold is set.")
+    elif manifest.get("calibration"):
+        limits.append(
+            "The most probable class follows how frequent the classes are, so rare ones are called less often: to find one of them "
+            "use its operating point or the plausible diagnoses, not the first name."
+        )
     if judged is None:
         limits.append("Its figures are not in the bundle (edge-derm evaluate --keep).")
     listed = "<h3>Limits</h3><ul>" + "".join(f"<li>{escape(line)}</li>" for line in limits) + "</ul>"
