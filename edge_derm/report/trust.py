@@ -311,7 +311,7 @@ def card(record: Record) -> str:
         limits.append("Not calibrated: its probabilities are not frequencies (edge-derm calibrate).")
     if manifest["abstain_threshold"] is None:
         limits.append("It never abstains: no threshold is set.")
-    elif manifest.get("calibration"):
+    if manifest.get("calibration"):
         limits.append(
             "The most probable class follows how frequent the classes are, so rare ones are called less often: to find one of them "
             "use its operating point or the plausible diagnoses, not the first name."
