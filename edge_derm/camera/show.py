@@ -16,6 +16,7 @@ from edge_derm import __version__, files
 from edge_derm.bundle import Bundle, open_bundle
 from edge_derm.camera.log import Log
 from edge_derm.camera.loop import Loop
+from edge_derm.camera.notify import Notifier
 from edge_derm.camera.sources import opener
 from edge_derm.camera.window import Window
 from edge_derm.camera.worker import Worker
@@ -67,6 +68,9 @@ def show(
         logging = Log(log, limit_bytes=int(log_limit_mb * 1e6), consent=consent) if log else None
         if logging:
             loop.attach(logging)
+        notifier = Notifier()
+        closing.callback(notifier.close)
+        loop.attach(notifier)
         if view == "window":
             window = Window(loop.stop, _keep)
             closing.callback(window.close)

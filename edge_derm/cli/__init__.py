@@ -36,6 +36,9 @@ COMMANDS = {
     "sign": ("sign", "Sign a bundle: its manifest, hence every file."),
     "verify-signature": ("sign", "Is a bundle whole, and signed by a key you trust?"),
     "camera": ("camera", "The camera loop: in a browser, in a window, or headless."),
+    "deploy": ("deploy", "Install a bundle as a service on boards over SSH."),
+    "rollback": ("deploy", "Let a board run the release before."),
+    "status": ("deploy", "What a board runs, and how it is."),
     "report": ("report", "One self-contained HTML page from runs, bundles and records."),
 }
 
@@ -122,6 +125,8 @@ def missing_package(error: ImportError) -> str:
             f"this command needs TensorFlow and found no package {package!r}: "
             "pip install 'edge-derm[train]' (a board does not need it: train and export elsewhere)"
         )
+    if package == "packaging":
+        return "this command needs the package packaging: pip install 'edge-derm[deploy]'"
     if package == "cryptography":
         return "this command needs the package cryptography: pip install 'edge-derm[sign]'"
     return f"a needed package is missing: {error}"

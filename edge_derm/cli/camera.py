@@ -17,8 +17,10 @@ from . import options as shared
     "--source",
     default="0",
     show_default=True,
+    envvar="EDGE_DERM_SOURCE",
     metavar="0|FILE|DIR|rtsp://…|picamera2|synthetic",
-    help="Camera number, video file, folder of pictures, stream, Raspberry Pi camera, or drawn lesions.",
+    help="Camera number, video file, folder of pictures, stream, Raspberry Pi camera, or drawn lesions. In the variable "
+    "EDGE_DERM_SOURCE instead, a stream's password stays out of the process list.",
 )
 @click.option("--view", type=click.Choice(["window", "web", "none"]), default="web", show_default=True)
 @click.option(

@@ -120,7 +120,7 @@ def visit(
     with process.started(command, what=str(address)) as client:
         answers, said = _converse(client, parts)
     if not answers or answers[-1].get("ready"):
-        raise _refused(address, client.returncode, said, greeted=bool(answers))
+        raise refused(address, client.returncode, said, greeted=bool(answers))
     return _result(address, answers[-1])
 
 
@@ -166,7 +166,7 @@ def _send(client: subprocess.Popen[bytes], parts: Sequence[bytes], ended: thread
             pass
 
 
-def _refused(address: Address, status: int, said: str, *, greeted: bool) -> TargetError:
+def refused(address: Address, status: int, said: str, *, greeted: bool) -> TargetError:
     lines = [line.strip() for line in said.splitlines() if line.strip()] or ["nothing was said"]
     by_hand = f"{address.user}@{address.host}" if address.user else address.host
     words = {

@@ -1,0 +1,188 @@
+"""A deployment over a real sshd on loopback, with the real wheels of this machine's kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+import board_server
+from edge_derm.bundle import open_bundle, update_bundle
+from edge_derm.bundle.signing import keygen, sign
+from edge_derm.deploy import agent, deploying
+from edge_derm.deploy.release import Options, build, own_wheel, requirements
+from edge_derm.deploy.unit import unit_text
+from edge_derm.errors import BundleError, TargetError
+from processes import alive
+
+BOARD = {
+    "python": [3, 11, 2],
+    "machine": "x86_64",
+    "bits": 64,
+    "libc": ["glibc", "2.36"],
+    "free_bytes": 10**12,
+    "available_bytes": 10**10,
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with board_server.serving(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture
+def root(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    monkeypatch.setenv("EDGE_DERM_SSH", server.client())
+    yield str(tmp_path / "board")
+    if (tmp_path / "board").exists():
+        board = agent.Board(str(tmp_path / "board"), agent.Plain())
+        board.service.stop(board)
+        board.close()
+    assert not alive(str(tmp_path / "board"))
+
+
+@pytest.fixture
+def options() -> Options:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return Options(source="synthetic", port=free.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_first_second_broken_and_back(
+    server: Any, root: str, options: Options, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    first = deploying.deploy(tiny_bundle, server.name, options, root=root)
+    assert first["healthy"] and first["previous"] is None
+
+    changed = tmp_path / "changed.bundle"
+    shutil.copytree(tiny_bundle, changed)
+    update_bundle(open_bundle(changed), abstain_threshold=0.3)
+    second = deploying.deploy(changed, server.name, options, root=root)
+    assert second["healthy"] and second["previous"] == first["release"]
+    assert second["bytes_to_send"] < 0.01 * second["bytes_in_release"]  # only what changed travels
+
+    broken = Options(source="/nowhere/at/all", port=options.port)
+    with pytest.raises(TargetError, match="nowhere") as caught:
+        deploying.deploy(tiny_bundle, server.name, broken, root=root, wait_s=30.0)
+    assert caught.value.code == "not-healthy"
+    status = deploying.status(server.name, root=root)
+    assert (status["release"], status["healthy"]) == (second["release"], True)
+
+    slow = Options(source="synthetic", port=options.port, latency_ms=1e-6)
+    with pytest.raises(TargetError, match="latency") as caught:
+        deploying.deploy(tiny_bundle, server.name, slow, root=root)
+    assert caught.value.code == "self-test"
+
+    back = deploying.rollback(server.name, root=root)
+    assert (back["release"], back["previous"], back["healthy"]) == (first["release"], second["release"], True)
+
+
+@pytest.mark.slow
+def test_a_board_told_whom_to_trust_runs_signed_bundles_only(
+    server: Any, root: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    keygen(tmp_path / "key")
+    options = Options(service=None, trust=True)
+    with pytest.raises(BundleError) as unsigned:
+        deploying.deploy(tiny_bundle, server.name, options, root=root, trust=tmp_path / "key.pub")
+    assert unsigned.value.code == "signature-missing"
+    sign(tiny_bundle, tmp_path / "key")
+    assert deploying.deploy(tiny_bundle, server.name, options, root=root, trust=tmp_path / "key.pub")[
+        "healthy"
+    ]
+    (tiny_bundle / "signature.json").unlink()
+    with pytest.raises(TargetError, match="not signed"):  # whoever deploys: the board itself refuses now
+        deploying.deploy(tiny_bundle, server.name, Options(service=None), root=root)
+    secret = (tmp_path / "key").read_text().splitlines()[1]
+    assert not [
+        path for path in Path(root).rglob("*") if path.is_file() and secret in path.read_text("latin-1")
+    ]
+
+
+@pytest.mark.slow
+def test_a_dry_run_changes_nothing_and_counts(
+    server: Any, root: str, options: Options, tiny_bundle: Path
+) -> None:
+    record = deploying.deploy(tiny_bundle, server.name, options, root=root, dry_run=True)
+    assert record["bytes_to_send"] == record["bytes_in_release"] > 10**6 and not os.path.exists(root)
+
+
+@pytest.mark.slow
+def test_the_command_line_gives_the_keys_scripts_rely_on(server: Any, root: str, tiny_bundle: Path) -> None:
+    def run(*words: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", "from edge_derm.cli import main; main()", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    done = run("deploy", tiny_bundle, "--to", server.name, "--service", "none", "--root", root, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    assert {"release", "previous", "healthy"} <= json.loads(done.stdout).keys()
+    done = run("rollback", "--to", server.name, "--root", root)
+    assert done.returncode == 1 and "no earlier release" in done.stderr and len(done.stderr.splitlines()) == 1
+    done = run("status", "--to", server.name, "--root", root, "--json", "-")
+    assert json.loads(done.stdout)["healthy"] is True
+    boards = ["--to", "ssh://127.0.0.1:1", "--to", server.name]
+    done = run("deploy", tiny_bundle, *boards, "--service", "none", "--root", root, "--json", "-")
+    assert done.returncode == 1 and "left alone" in json.loads(done.stdout)["boards"][1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"bits": 32, "machine": "armv7l"}, "board-machine"),
+        ({"machine": "riscv64"}, "board-machine"),
+        ({"python": [3, 9, 2]}, "board-python"),
+        ({"python": [3, 14, 0]}, "board-python"),
+        ({"libc": ["glibc", "2.24"]}, "board-libc"),
+        ({"libc": ["", ""]}, "board-libc"),
+    ],
+)
+def test_a_board_that_cannot_run_a_release_is_refused_with_what_to_do(change: dict, code: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        deploying.check_board({**BOARD, **change}, "ssh://pi")
+    assert caught.value.code == code and "expected" in str(caught.value)
+
+
+def test_a_board_without_room_is_refused_before_anything_is_sent() -> None:
+    for change, code in (
+        ({"free_bytes": 10**6}, "board-space"),
+        ({"available_bytes": 10**6}, "board-memory"),
+    ):
+        with pytest.raises(TargetError) as caught:
+            deploying.check_room({**BOARD, **change}, 10**6, "ssh://pi")
+        assert caught.value.code == code
+
+
+def test_the_package_travels_as_the_same_wheel_every_time_and_without_tensorflow_parts() -> None:
+    assert own_wheel() == own_wheel() and b"edge_derm/modeling" not in own_wheel()
+
+
+def test_a_release_needs_only_the_board_s_packages() -> None:
+    names = {text.split(">")[0].split("<")[0].split("=")[0] for text in requirements(Options(trust=True))}
+    assert {"ai-edge-litert", "numpy", "opencv-python-headless", "click", "aiohttp", "cryptography"} <= names
+    assert not names & {"tensorflow", "keras", "pytest", "matplotlib"}
+    assert "aiohttp" not in str(requirements(Options(service=None)))
+
+
+def test_the_unit_is_sandboxed_and_holds_no_source() -> None:
+    text = unit_text("r-1", 8080, trust=True, memory_mb=None)
+    assert "--source" not in text and "EnvironmentFile=@ROOT@/source.env" in text
+    lines = [line for line in text.splitlines() if line and line[0] not in "#["]
+    assert all("=" in line for line in lines) and "WantedBy=multi-user.target" in lines
+    assert {"DynamicUser=yes", "ProtectSystem=strict", "NoNewPrivileges=yes", "WatchdogSec=30"} <= set(lines)
+
+
+@pytest.mark.slow
+def test_the_same_bundle_for_the_same_board_is_the_same_release(tiny_bundle: Path) -> None:
+    board = {**BOARD, "python": list(sys.version_info[:3])}
+    made = [build(open_bundle(tiny_bundle), board, Options(service=None)) for _ in range(2)]
+    assert made[0].record["id"] == made[1].record["id"] and made[0].sizes == made[1].sizes
+    other = build(open_bundle(tiny_bundle), board, Options(service=None, lsb=3))
+    assert other.record["id"] != made[0].record["id"]
