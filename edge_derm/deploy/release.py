@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import io
 import json
 import sys
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 import edge_derm
-import firmware_bridge
 from edge_derm import files
 from edge_derm.bundle import Bundle
 from edge_derm.bundle.signature import SIGNATURE
@@ -164,8 +164,8 @@ def own_wheel() -> bytes:
     """``edge_derm`` and ``firmware_bridge`` as a wheel without the TensorFlow part; the same bytes every time."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        for package in (edge_derm, firmware_bridge):
-            root = Path(str(package.__file__)).parent
+        for package in ("edge_derm", "firmware_bridge"):
+            root = Path(str(importlib.util.find_spec(package).origin)).parent  # type: ignore[union-attr]
             for path in sorted(root.rglob("*")):
                 inside = path.relative_to(root.parent)
                 if path.is_file() and not set(inside.parts) & _LEFT_OUT:
