@@ -46,7 +46,17 @@ void ed_max_pool(const struct ed_pool *p, const struct ed_rows *in, int8_t *out,
     pool_rows(p, in, out, first, count, 1);
 }
 
-#ifdef ED_DSP
+#if defined(ED_HELIUM)
+#include <arm_mve.h>
+
+static void sum_four(const int8_t *in, int32_t *sums, int32_t pixels, int32_t channels) {
+    int32x4_t four = vldrwq_s32(sums);
+    for (; pixels > 0; --pixels, in += channels) {
+        four = vaddq_s32(four, vldrbq_s32(in));
+    }
+    vstrwq_s32(sums, four);
+}
+#elif defined(ED_DSP)
 /* Four channels, pixel after pixel. */
 static void sum_four(const int8_t *in, int32_t *sums, int32_t pixels, int32_t channels) {
     int32_t a = sums[0], b = sums[1], c = sums[2], d = sums[3];
@@ -67,7 +77,7 @@ static void sum_four(const int8_t *in, int32_t *sums, int32_t pixels, int32_t ch
 
 void ed_sum(const int8_t *in, int32_t *sums, int32_t pixels, int32_t channels) {
     int32_t channel = 0;
-#ifdef ED_DSP
+#if defined(ED_HELIUM) || defined(ED_DSP)
     for (; channel + 4 <= channels; channel += 4) {
         sum_four(in + channel, sums + channel, pixels, channels);
     }
