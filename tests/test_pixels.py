@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from edge_derm.data.preprocess import preprocess
+from firmware_bridge import board
 from firmware_bridge.graph import LinkError
 from firmware_bridge.link import TensorInfo
 from firmware_bridge.pixels import encode_image, entries, fit
@@ -73,3 +78,40 @@ def test_what_is_no_image_or_no_image_model_is_a_named_error():
     with pytest.raises(LinkError) as caught:
         encode_image(image, INT8, std=0.0)
     assert caught.value.code == "normalisation"
+
+
+def fit_in_c(cases: list[tuple[np.ndarray, TensorInfo]], folder, *, extra=board.SANITIZE) -> list[bytes]:
+    sources = [Path(__file__).parent / "fit_pixels.c", board.FIRMWARE / "ed_pixels.c"]
+    made = board.build(sources, board.find_board("host"), out=folder, include=[board.FIRMWARE], extra=extra)
+    given = b"".join(
+        struct.pack("<4i", tensor.shape[1], tensor.shape[3], image.shape[1], image.shape[0])
+        + entries(tensor, mean=128, std=128).tobytes()
+        + image.tobytes()
+        for image, tensor in cases
+    )
+    done = subprocess.run([made.executable], input=given, capture_output=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, b"")
+    out, at = [], 0
+    for _, tensor in cases:
+        out.append(done.stdout[at : at + tensor.bytes])
+        at += tensor.bytes
+    assert at == len(done.stdout)
+    return out
+
+
+def test_the_device_makes_the_same_bytes_of_a_frame_as_training_and_host(tmp_path):
+    """C under the sanitizers, NumPy and OpenCV: 200 frames of random and of awkward sizes, colour and grey."""
+    if board.missing_tools(board.find_board("host")):
+        pytest.skip("no C compiler on this machine")
+    rng, cases = np.random.default_rng(11), []
+    shapes = SIZES + [tuple(map(int, rng.integers(1, 210, 2))) for _ in range(90)]
+    for height, width in shapes:
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        size_px = int(rng.choice([1, 24, 32, 96]))
+        cases.append((image, TensorInfo("int8", (1, size_px, size_px, 3), 1 / 128, 0)))
+        cases.append((image, TensorInfo("uint8", (1, size_px, size_px, 1), 0.0041, 100)))
+    made = fit_in_c(cases, tmp_path)
+    for (image, tensor), data in zip(cases, made, strict=True):
+        assert data == encode_image(image, tensor), (image.shape, tensor.shape)
+        if tensor.dtype == "int8":
+            assert data == (preprocess(image, tensor.shape[1]) ^ np.uint8(0x80)).tobytes()
