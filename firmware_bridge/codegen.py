@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Callable, Mapping, Sequence
 
+import numpy as np
+
 from firmware_bridge import ctext, layers_plain, layers_weighted
 from firmware_bridge.graph import BridgeError, Graph, Tensor, UnsupportedError
 from firmware_bridge.places import Places
@@ -98,7 +100,12 @@ def _build(site: Site) -> Layer:
             raise site.refuse(site.graph.tensor(index), why, "type")
     if site.stage.name not in BUILDERS:
         raise site.refuse(site.output, "this operator has no C kernel inside a network", "operator")
-    return BUILDERS[site.stage.name](site)
+    try:
+        with np.errstate(over="raise", divide="raise", invalid="raise"):
+            return BUILDERS[site.stage.name](site)
+    except (OverflowError, FloatingPointError, ZeroDivisionError):
+        why = "expected scales whose ratios fixed-point arithmetic can hold; the file is damaged or badly quantised"
+        raise site.refuse(site.output, why, "quantization") from None
 
 
 def _header(graph: Graph, plan: Plan, name: str, digest: str, open_arena: bool, self_test: bool) -> str:

@@ -12,17 +12,16 @@ probability is within ``MARGIN`` of the threshold (relatively), or two classes' 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
 from firmware_bridge import ctext
 from firmware_bridge.board import FIRMWARE
 from firmware_bridge.graph import BridgeError, Tensor
+from firmware_bridge.part import Part
 
 MARGIN = 3e-6
 PLACES = 20
@@ -56,10 +55,9 @@ class Tables:
     limit: int
 
 
-def read_manifest(path: Path) -> tuple[Decision, tuple[str, ...]]:
-    """Return the decision and the labels of a bundle's manifest.json; BridgeError ``manifest``."""
+def read_manifest(stored: Any, where: str) -> tuple[Decision, tuple[str, ...]]:
+    """Return the decision and the labels of a bundle's manifest (decoded JSON); BridgeError ``manifest``."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
         calibration = stored.get("calibration") or {}
         vector: dict[str, Any] = {
             key: tuple(map(float, calibration[key])) if calibration.get(key) is not None else None
@@ -71,9 +69,9 @@ def read_manifest(path: Path) -> tuple[Decision, tuple[str, ...]]:
         }
         labels = tuple(map(str, stored["labels"]))
         return Decision(**numbers, **vector, activation=str(stored["output"]["activation"])), labels
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BridgeError(
-            f"{path}: expected a bundle's manifest.json with labels, output, temperature and abstain_threshold, "
+            f"{where}: expected a bundle's manifest.json with labels, output, temperature and abstain_threshold, "
             f"got {type(error).__name__}: {error}",
             code="manifest",
         ) from error
@@ -109,38 +107,44 @@ def make_tables(decision: Decision, output: Tensor) -> Tables:
     return Tables(fixed.astype(np.int32), output.elements, -lowest, _limit(decision.abstain_threshold))
 
 
-def decision_files(tables: Tables, *, name: str = "net") -> dict[str, str]:
-    """Return {file name: C text}: the arithmetic, and NAME_decide.c with the constants."""
+def decision_part(decision: Decision, output: Tensor, *, name: str = "net") -> Part:
+    """Return what gives NAME.h ``NAME_decide`` and ``NAME_confidence``; raises as ``make_tables``."""
+    tables = make_tables(decision, output)
     own = {file: (FIRMWARE / file).read_text(encoding="utf-8") for file in ("ed_decide.c", "ed_decide.h")}
-    text = _DECIDE
-    for key, value in {
-        "@name@": name,
+    vector = ", vector scaling" if decision.scale or decision.shift else ""
+    threshold = decision.abstain_threshold
+    limit = "no threshold, so it never abstains" if threshold is None else f"threshold {threshold:g}"
+    figures = f"temperature {decision.temperature or 1.0:g}, {limit}{vector}"
+    constants = {
         "@count@": str(tables.logits.size),
         "@values@": ctext.integers(tables.logits.ravel().tolist()),
         "@row@": str(256 if len(tables.logits) > 1 else 0),
         "@classes@": str(tables.classes),
         "@flip@": f"0x{tables.flip:02X}",
         "@limit@": f"UINT64_C({tables.limit})",
-    }.items():
+        "@figures@": figures,
+        "@name@": name,
+        "@NAME@": name.upper(),
+    }
+    files = {**own, f"{name}_decide.c": _fill(_DECIDE, constants)}
+    return Part(files, _fill(_DECLARE, constants), _fill(_EXPLAIN, constants))
+
+
+def labels_part(labels: Sequence[str], output: Tensor, *, name: str = "net") -> Part:
+    """Return the digest of the labels, for the link; BridgeError ``labels-mismatch``."""
+    if len(labels) != output.elements:
+        raise BridgeError(
+            f"labels: expected {output.elements}, one for each output of the model, got {len(labels)}",
+            code="labels-mismatch",
+        )
+    line = f'#define {name.upper()}_LABELS_SHA256 "{digest_labels(labels)}"\n'
+    return Part({}, "/* SHA-256 of the labels, joined by line feeds. */\n" + line)
+
+
+def _fill(text: str, constants: Mapping[str, str]) -> str:
+    for key, value in constants.items():
         text = text.replace(key, value)
-    return {**own, f"{name}_decide.c": text}
-
-
-def declare(header: str, *, decides: bool, labels: Sequence[str] = (), name: str = "net") -> str:
-    """Return NAME.h with the decision's functions and the digest of the labels, before what closes it."""
-    lines = _DECLARE if decides else ""
-    if labels:
-        lines += f'/* SHA-256 of the labels, joined by line feeds. */\n#define @NAME@_LABELS_SHA256 "{digest_labels(labels)}"\n'
-    lines = lines.replace("@name@", name).replace("@NAME@", name.upper())
-    before, close, after = header.rpartition("\n#ifdef __cplusplus\n}")
-    return before + "\n" + lines + close + after
-
-
-def explain(decision: Decision, *, name: str = "net") -> str:
-    """Return the section of the folder's README."""
-    vector = ", vector scaling" if decision.scale or decision.shift else ""
-    figures = f"temperature {decision.temperature}, threshold {decision.abstain_threshold}{vector}"
-    return _EXPLAIN.replace("@name@", name).replace("@figures@", figures)
+    return text
 
 
 def _logits(decision: Decision, raw: np.ndarray, step: float) -> np.ndarray:

@@ -15,9 +15,9 @@ import numpy as np
 from firmware_bridge import ctext, pack
 from firmware_bridge.board import FIRMWARE
 from firmware_bridge.codegen import build_layers, count_weights, generate_network
-from firmware_bridge.decision import Decision, decision_files, declare, explain, make_tables
-from firmware_bridge.graph import BridgeError, Graph, Tensor
+from firmware_bridge.graph import Graph, Tensor
 from firmware_bridge.network import Network, lcg_inputs
+from firmware_bridge.part import Part, declare
 from firmware_bridge.project_text import CMAKE, MAIN, README, SELF_TEST
 from firmware_bridge.reference import run_reference
 from firmware_bridge.summary import count_macs, count_operators
@@ -60,23 +60,20 @@ def project_files(
     *,
     name: str = "net",
     golden: Golden,
-    decision: Decision | None = None,
-    labels: Sequence[str] = (),
+    parts: Sequence[Part] = (),
 ) -> dict[str, str]:
     """Return {file name: text} of the whole folder; ``golden`` as from ``make_golden``. The same every time.
 
-    ``decision`` adds the calibrated class and abstention, ``labels`` their digest for the link. Raises BridgeError
-    of ``decision.make_tables``, ``labels-mismatch``.
+    ``parts`` are what else the folder gets: a decision (``decision``), pixels (``frames``).
     """
     code = network_files(network, name=name, self_test=True)
-    code |= _decision(network, code[f"{name}.h"], name, decision, labels)
+    for part in parts:
+        code |= {**part.files, f"{name}.h": declare(code[f"{name}.h"], part)}
     files = {**code, f"{name}_selftest.c": _self_test(network, name, golden)}
     files["main.c"] = MAIN.replace("@name@", name)
     sources = sorted(file for file in files if file.endswith(".c") and file not in _test_files(name))
     files["CMakeLists.txt"] = CMAKE.replace("@name@", name).replace("@sources@", "\n    ".join(sources))
-    files["README.md"] = _readme(network, name, sources)
-    if decision is not None:
-        files["README.md"] += explain(decision, name=name)
+    files["README.md"] = _readme(network, name, sources) + "".join(part.notes for part in parts)
     return files
 
 
@@ -102,19 +99,6 @@ def write_sources(files: dict[str, str], folder: Path) -> list[Path]:
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in files if name.endswith(".c")]
-
-
-def _decision(
-    network: Network, header: str, name: str, decision: Decision | None, labels: Sequence[str]
-) -> dict[str, str]:
-    output = network.graph.tensor(network.graph.outputs[0])
-    if labels and len(labels) != output.elements:
-        raise BridgeError(
-            f"labels: expected {output.elements}, one for each output of the model, got {len(labels)}",
-            code="labels-mismatch",
-        )
-    made = {} if decision is None else decision_files(make_tables(decision, output), name=name)
-    return {**made, f"{name}.h": declare(header, decides=decision is not None, labels=labels, name=name)}
 
 
 def _test_files(name: str) -> tuple[str, str]:

@@ -185,7 +185,7 @@ def test_an_output_that_is_no_row_of_scores_is_named():
         assert caught.value.code == "decision-output"
 
 
-def test_a_bundles_manifest_gives_decision_and_labels(tiny_bundle, tmp_path):
+def test_a_bundles_manifest_gives_decision_and_labels(tiny_bundle):
     from edge_derm.bundle.manifest import Calibration
     from edge_derm.bundle.store import open_bundle
 
@@ -198,22 +198,21 @@ def test_a_bundles_manifest_gives_decision_and_labels(tiny_bundle, tmp_path):
         "abstain_threshold": 0.6,
         "calibration": {"scale": None, "shift": [0.1, 0.2, 0.3, 0.4]},
     }
-    path = tmp_path / "manifest.json"
-    path.write_text(json.dumps(stored))
-    decision, labels = read_manifest(path)
+    decision, labels = read_manifest(stored, "manifest.json")
     assert manifest.calibration is not None and decision.shift == manifest.calibration.shift
     assert (decision.temperature, decision.abstain_threshold) == (1.4, 0.6)
     assert decision.scale is None and decision.activation == manifest.output.activation
     assert labels == manifest.labels and len(digest_labels(labels)) == 64
-    for text in (
-        "{",
-        "[]",
-        "{}",
-        '{"labels": [], "output": {"activation": "softmax"}, "temperature": "warm"}',
+    for broken in (
+        [],
+        {},
+        None,
+        stored | {"labels": None},
+        stored | {"temperature": "warm"},
+        stored | {"output": {}},
     ):
-        path.write_text(text)
         with pytest.raises(BridgeError) as caught:
-            read_manifest(path)
+            read_manifest(broken, "manifest.json")
         assert caught.value.code == "manifest"
 
 

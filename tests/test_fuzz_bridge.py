@@ -61,3 +61,11 @@ def test_an_output_that_no_operator_makes_is_named():
         broken = classifier()
         broken.graph.outputs = [broken.graph.operators[0].inputs[index]]
         assert fuzz_bridge.generate(pack(broken)) == "unsupported-output"
+
+
+def test_scales_that_no_arithmetic_holds_are_named():
+    """Found by the fuzzer: a scale of 1e-40 under a RELU6."""
+    broken = classifier()
+    op = broken.graph.operators[0]
+    broken.graph.tensors[op.outputs[0]].quantization.scale = [1e-40]
+    assert fuzz_bridge.generate(pack(broken)) == "unsupported-quantization"

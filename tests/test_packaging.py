@@ -6,10 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from firmware_bridge import cli
+from edge_derm.data.preprocess import preprocess
+from firmware_bridge import board, cli
 from firmware_bridge.device import Device, Patience
 from firmware_bridge.graph import BridgeError
 from firmware_bridge.inputs import make_lcg
@@ -204,6 +206,41 @@ def test_a_network_of_another_name_is_called_net_by_the_link(tmp_path):
     assert "#define NET_INPUT_BYTES SKIN_INPUT_BYTES" in lines
     assert {"#define net_input_t skin_input_t", "#define net_input skin_input"} <= set(lines)
     assert not any("old" in line for line in lines)
+
+
+def test_a_frame_goes_in_and_a_decision_comes_out_of_a_generated_folder(generate, tmp_path):
+    """--pixels and --abstain with a main of a firmware engineer's own: training's bytes in, a class out."""
+    need("cc")
+    folder = generate("--pixels", "--temperature", "1.5", "--abstain", "0.01")
+    frame = np.random.default_rng(5).integers(0, 256, (50, 70, 3), np.uint8)
+    (tmp_path / "frame.h").write_text("static uint8_t frame[] = {" + ",".join(map(str, frame.ravel())) + "};")
+    (tmp_path / "app.c").write_text("""
+#include "skin.h"
+#include "frame.h"
+#include <stdio.h>
+int main(void) {
+    skin_input_from_rgb(frame, 70, 50);
+    fwrite(skin_input(), 1, SKIN_INPUT_BYTES, stdout);
+    skin_run();
+    const int32_t label = skin_decide(skin_output());
+    return label < 0 || skin_confidence(skin_output()) > 65536u;
+}
+""")
+    sources = [path for path in folder.glob("*.c") if path.name not in ("main.c", "skin_selftest.c")]
+    call(
+        "cc",
+        *board.STRICT,
+        *board.SANITIZE,
+        "-I",
+        folder,
+        tmp_path / "app.c",
+        *sources,
+        "-o",
+        tmp_path / "app",
+    )
+    done = subprocess.run([tmp_path / "app"], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == (preprocess(frame, 32) ^ np.uint8(0x80)).tobytes()
 
 
 def test_an_unknown_package_is_named():

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..decision import Decision, read_manifest
+from ..decision import Decision, decision_part, labels_part, read_manifest
+from ..frames import frame_part, read_normalisation
+from ..graph import BridgeError
 from ..network import Network, read_network
+from ..part import Part
 from ..packaging import KINDS, package_files
 from ..project import describe_network, make_golden, project_files
 from ..writing import write_folder
@@ -31,6 +35,9 @@ from . import options as shared
 @click.option("--temperature", type=float, metavar="T", help="The device decides: logits are divided by T.")
 @click.option(
     "--abstain", type=float, metavar="P", help="The device decides: no class below this probability."
+)
+@click.option(
+    "--pixels", is_flag=True, help="The device makes its input of a camera's frame, as training did."
 )
 @click.option(
     "--package",
@@ -59,8 +66,8 @@ def generate(
               cc -O2 net/*.c -o selftest && ./selftest
     """
     network = read_network(model.read_bytes(), arena_limit=arena)
-    decision, labels = _choose(**choices)
-    files = project_files(network, name=name, golden=make_golden(network), decision=decision, labels=labels)
+    decision, parts = choose_parts(network, name=name, **choices)
+    files = project_files(network, name=name, golden=make_golden(network), parts=parts)
     files = package_files(files, package, name=name, link=link)
     write_folder(out, files, ours="library.properties" if package == "arduino" else f"{name}.h")
     record = make_record(model, network, sorted(files), decision)
@@ -81,19 +88,41 @@ def make_record(
     }
 
 
-def _choose(
-    manifest: Path | None, temperature: float | None, abstain: float | None
-) -> tuple[Decision | None, tuple[str, ...]]:
-    """Return the decision asked for, single figures over the manifest's, and the manifest's labels."""
-    if manifest is None:
-        asked = temperature is not None or abstain is not None
-        return (Decision(temperature, abstain) if asked else None), ()
-    decision, labels = read_manifest(manifest)
+def choose_parts(
+    network: Network,
+    *,
+    name: str,
+    manifest: Path | None,
+    temperature: float | None,
+    abstain: float | None,
+    pixels: bool,
+) -> tuple[Decision | None, list[Part]]:
+    """Return the decision asked for, single figures over the manifest's, and all the folder gets beside the network."""
+    graph, decision, parts, normalisation = network.graph, None, [], (128.0, 128.0)
+    if manifest is not None:
+        stored = _read_json(manifest)
+        decision, labels = read_manifest(stored, str(manifest))
+        parts.append(labels_part(labels, graph.tensor(graph.outputs[0]), name=name))
+        normalisation = read_normalisation(stored, str(manifest)) if pixels else normalisation
     given: dict[str, Any] = {"temperature": temperature, "abstain_threshold": abstain}
-    return (
-        dataclasses.replace(decision, **{key: value for key, value in given.items() if value is not None}),
-        labels,
-    )
+    given = {key: value for key, value in given.items() if value is not None}
+    if given:
+        decision = dataclasses.replace(decision or Decision(), **given)
+    if decision is not None:
+        parts.append(decision_part(decision, graph.tensor(graph.outputs[0]), name=name))
+    if pixels:
+        mean, std = normalisation
+        parts.append(frame_part(graph.tensor(graph.inputs[0]), name=name, mean=mean, std=std))
+    return decision, parts
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BridgeError(
+            f"{path}: expected a bundle's manifest.json, got no JSON: {error}", code="manifest"
+        ) from error
 
 
 def text(record: dict[str, Any], out: Path) -> str:
