@@ -5,6 +5,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from edge_derm.bundle import check_model
+from edge_derm.cli.bench import cost
 from edge_derm.errors import TargetError
 from edge_derm.measure import profile
 from edge_derm.measure.profile import best_copies, cut
@@ -81,3 +82,11 @@ def test_a_model_of_too_many_operators_is_refused(monkeypatch, tiny_int8):
     with pytest.raises(TargetError, match="1 to 2 operators") as caught:
         profile.profile(tiny_int8)
     assert caught.value.code == "profile-operators"
+
+
+def test_a_cost_whose_interval_reaches_zero_is_not_printed_as_a_figure():
+    row = {"cost_ms": {"value": 0.001, "low": -0.0002, "high": 0.0015}, "share": 0.01}
+    assert cost(row) == "not measurable (below 1.5 µs)"
+    assert cost({"cost_ms": {"value": 0.01, "low": 0.009, "high": 0.012}, "share": 0.5}).startswith(
+        "    10.0 µs"
+    )

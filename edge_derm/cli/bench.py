@@ -85,17 +85,24 @@ def profile(found: dict[str, Any]) -> list[str]:
     dearest = sorted(found["operators"], key=lambda row: -row["cost_ms"]["value"])
     lines = [f"  {found['method']}; the whole {found['whole_ms']:.3f} ms"]
     for row in dearest[:PROFILE_LINES]:
-        cost = row["cost_ms"]
         shape = "×".join(map(str, row["output_shape"]))
         lines.append(
-            f"  {row['index']:4} {row['name']:22} {shape:14} {1000 * cost['value']:8.1f} µs ({1000 * cost['low']:.1f} to "
-            f"{1000 * cost['high']:.1f}), {100 * (row['share'] or 0):4.1f} %, {row['macs'] / 1e6:.2f} M MACs"
+            f"  {row['index']:4} {row['name']:22} {shape:14} {cost(row)}, {row['macs'] / 1e6:.2f} M MACs"
         )
     return lines + (
         [f"       … and {len(dearest) - PROFILE_LINES} more (--json has all)"]
         if len(dearest) > PROFILE_LINES
         else []
     )
+
+
+def cost(row: dict[str, Any]) -> str:
+    """An operator's cost, if its interval leaves zero out."""
+    found = {key: 1000 * value for key, value in row["cost_ms"].items()}
+    if found["low"] <= 0:
+        return f"not measurable (below {max(found['high'], 0):.1f} µs)"
+    share = f"{100 * row['share']:4.1f} %" if row["share"] is not None else "–"
+    return f"{found['value']:8.1f} µs ({found['low']:.1f} to {found['high']:.1f}), {share}"
 
 
 def soak(found: dict[str, Any]) -> str:

@@ -24,8 +24,8 @@ def profile(found: Record | None) -> str:
                 text(row["name"]),
                 text("×".join(map(str, row["output_shape"]))),
                 text(row["macs"]),
-                interval(cost, 1),
-                share,
+                interval(cost, 1) if cost["low"] > 0 else "not measurable",
+                share if cost["low"] > 0 else "",
             )
         )
     note = f'<p class="soft">{text(found["method"])}. The whole: {found["whole_ms"]:.3f} ms.</p>'
