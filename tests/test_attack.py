@@ -73,7 +73,7 @@ def test_a_batch_of_one_is_the_papers_loop(images, norm, target):
     model, radius, share = Linear(seed=1), attack.radius_of(images, norm=norm, zeta=0.03), 0.5
     made = attack.craft(
         images, predict=model.predict, gradient=model.gradient, norm=norm, radius=radius, target=target,
-        batch=1, passes=1, share=share, seed=9,
+        batch=1, passes=1, share=share, seed=9, confidence=0,
     )  # fmt: skip
     size = share * (radius if norm == math.inf else radius / math.sqrt(images[0].size))
     r = np.zeros((6, 6, 3))
@@ -89,6 +89,20 @@ def test_a_batch_of_one_is_the_papers_loop(images, norm, target):
                 length = np.linalg.norm(new) if norm == 2 else None
                 r = np.clip(new, -radius, radius) if norm == math.inf else new * min(1, radius / length)
     np.testing.assert_allclose(made.pixels, r, rtol=1e-5, atol=1e-5)
+
+
+def test_confidence_makes_a_perturbation_hold_for_images_it_was_not_made_from():
+    rng, model = np.random.default_rng(8), Linear(seed=2)
+    made_from, others = rng.integers(0, 256, (2, 150, 6, 6, 3), dtype=np.uint8)
+    radius = attack.radius_of(others, norm=math.inf, zeta=0.12)
+    rates = []
+    for confidence in (0, 0.95):
+        made = attack.craft(
+            made_from[:12], predict=model.predict, gradient=model.gradient, norm=math.inf, radius=radius, target=1,
+            passes=8, batch=4, confidence=confidence,
+        )  # fmt: skip
+        rates.append((model.predict(attack.add(others, made.pixels)).argmax(1) == 1).mean())
+    assert rates[1] > rates[0]
 
 
 def test_crafting_asks_only_for_the_models_own_answers(images):

@@ -92,6 +92,33 @@ def test_a_model_that_always_says_the_same_has_rows_that_say_so(images):
     assert aimed["success_rate"]["value"] == 0 and free["dominant"] == {"b": 1.0}
 
 
+def test_a_gate_names_every_limit_that_is_broken_and_only_those(images):
+    rows, _, _ = rows_of(images, np.zeros(60, int), Linear())
+    worst = rows[0]["fooling_rate"]["value"]
+    assert audit.check_gate(rows, {"max_fooling_rate": worst, "min_accuracy": 0.0}) is None
+    error = audit.check_gate(
+        rows, {"max_fooling_rate": worst - 0.01, "max_over_control": 1.0, "min_accuracy": 1.0}
+    )
+    assert error.code == "gate-failed" and "max_over_control" not in str(error)
+    assert "max_fooling_rate: expected at most" in str(error) and "min_accuracy: expected at least" in str(
+        error
+    )
+    error = audit.check_gate(rows[:1], {"max_success_rate": 1.0})
+    assert "not measured" in str(error)
+
+
+def test_few_images_and_a_model_that_says_one_thing_are_told(images):
+    model = Linear()
+    rows, _, _ = rows_of(images, np.zeros(60, int), model)
+    assert audit.notes(rows, {"training": 500}) == []
+    (note,) = audit.notes(rows, {"training": 500, "natural": 3})
+    assert "natural" in note and "3 images" in note
+    model.weights[:], model.bias[:] = 0, [0, 9, 0, 0]
+    rows, _, _ = rows_of(images, np.zeros(60, int), model)
+    (note,) = audit.notes(rows, {"training": 500})
+    assert "numpy" in note and "says b" in note
+
+
 def test_visibility_by_its_definitions():
     rng = np.random.default_rng(5)
     a = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
@@ -188,6 +215,15 @@ def test_the_command_audits_a_run_on_every_place_it_may_be_deployed_to(trained, 
         for norm in (2, "inf")
         for where in ("keras", "float32-xnnpack", "int8-xnnpack", "int8-reference")
     }
+    assert record["passed"] is None and any("natural" in note for note in record["notes"])
+    assert len(record["pictures"]) == 8 and {row["channel"] for row in record["channels"]["rows"]} >= {
+        "none",
+        "jpeg 50",
+    }
+    assert {row["where"] for row in record["corruptions"]["rows"]} == {"keras", "int8-xnnpack"}
+    page = tmp_path / "page.html"
+    status, _, err = edge_derm("report", out, "--out", page)
+    assert status == 0 and page.read_text().count("data:image/png;base64,") == 8, err
     for row in record["rows"]:
         assert row["size"] <= row["radius"] and {
             "fooling_rate",
@@ -198,10 +234,15 @@ def test_the_command_audits_a_run_on_every_place_it_may_be_deployed_to(trained, 
 
 
 @pytest.mark.slow
-def test_the_command_audits_a_bundle_with_its_parent_and_refuses_one_without(trained):
+def test_the_command_audits_a_bundle_with_its_parent_and_refuses_one_without(trained, tmp_path):
     run, bundle = trained
-    status, out, err = edge_derm("audit", bundle, "--against", run, *QUICK, "--norm", "2", "--json", "-")
-    assert status == 0, err
+    gate = tmp_path / "gate.toml"
+    gate.write_text("min_accuracy = 1.1\n")
+    status, out, err = edge_derm(
+        "audit", bundle, "--against", run, *QUICK, "--norm", "2", "--rows-only", "--gate", gate, "--json", "-"
+    )
+    assert status == 1 and "min_accuracy: expected at least 1.1" in err and err.count("\n") == 1
+    assert json.loads(out)["passed"] is False and json.loads(out)["channels"] is None
     wheres = [row["where"] for row in json.loads(out)["rows"]]
     assert wheres == ["keras", "keras", "int8-xnnpack", "int8-xnnpack", "int8-reference", "int8-reference"]
     status, _, err = edge_derm("audit", bundle, *QUICK)

@@ -139,6 +139,32 @@ def test_the_detector_flags_what_it_knows_and_few_clean_images(attacked, tmp_pat
     assert again.threshold == fitted.threshold
 
 
+def test_a_detector_is_judged_on_what_it_knows_and_on_what_it_does_not(attacked):
+    images, model, made = attacked
+    other = attack.craft(
+        images[30:],
+        predict=model.predict,
+        gradient=model.gradient,
+        norm=2,
+        radius=attack.size_of(made.pixels, 2),
+    )
+    still = attack.Perturbation(np.zeros_like(made.pixels), 2, 1.0, None)
+    crafted = {"training": [made, still], "natural": [other]}
+    record = detector.judge(
+        crafted, material=images[:30], images=images[30:], channels={"blur": channels.blurred(3)}
+    )
+    assert record["directions"] == 2 and [row["source"] for row in record["rows"]] == ["training", "natural"]
+    alone = detector.fit([other], images[:30])
+    seen = np.rint(attack.add(images[30:], made.pixels)).astype(np.uint8)
+    assert record["rows"][0]["unknown"]["value"] == alone.flags(seen).mean()
+    both = detector.fit([made, other], images[:30])
+    assert record["rows"][0]["known"]["value"] == both.flags(seen).mean()
+    assert record["false_alarms"]["value"] == both.flags(images[30:]).mean()
+    blurred = np.stack([channels.blurred(3)(i) for i in seen])
+    assert record["rows"][0]["through"] == {"blur": both.flags(blurred).mean()}
+    assert detector.judge({"training": [still]}, material=images, images=images)["reason"]
+
+
 def test_the_detector_refuses_what_it_cannot_use(attacked, tmp_path):
     images, _, made = attacked
     still = attack.Perturbation(np.zeros_like(made.pixels), 2, 1.0, None)

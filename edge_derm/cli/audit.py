@@ -48,16 +48,34 @@ NORMS = {"2": (2.0,), "inf": (math.inf,), "both": (2.0, math.inf)}
     show_default=True,
     help="At most so many to craft from.",
 )
-@click.option("--passes", type=click.IntRange(1), default=5, show_default=True, help="Over those images.")
+@click.option("--passes", type=click.IntRange(1), default=3, show_default=True, help="Over those images.")
 @click.option(
     "--batch",
     type=click.IntRange(1),
-    default=64,
+    default=16,
     show_default=True,
     help="Images a step (1: the paper's order, slow).",
 )
 @click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Go on with an image until the model is so sure (0: until its label flips, the paper's rule).",
+)
+@click.option(
     "--draws", type=click.IntRange(1), default=5, show_default=True, help="Draws of each random control."
+)
+@click.option(
+    "--rows-only",
+    is_flag=True,
+    help="Only the table: no channels, defences, detector, corruptions and pictures.",
+)
+@click.option(
+    "--gate", type=click.Path(path_type=Path), metavar="FILE.toml", help="Limits that must hold, else exit 1."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep the perturbations and the detector."
 )
 @shared.part_option
 @shared.seed_option
@@ -68,8 +86,10 @@ def audit(model: Path, norm: str, json_file: str | None, **choices: Any) -> None
     \b
     Example:  edge-derm audit runs/d1 --data images/ --proxy photos/ --target-class mel
     """
-    record = auditing.audit(model, norms=NORMS[norm], say=shared.say, **choices)
+    record, failure = auditing.audit(model, norms=NORMS[norm], say=shared.say, **choices)
     shared.emit(record, json_file, table(record))
+    if failure:
+        raise failure
 
 
 def table(record: dict[str, Any]) -> str:
@@ -87,4 +107,4 @@ def table(record: dict[str, Any]) -> str:
             f"({rate['low']:.3f} to {rate['high']:.3f})  {row['control']['kind']} {random['value']:.3f}"
             f"  says {top[0]} {top[1]:.0%}"
         )
-    return "\n".join(lines)
+    return "\n".join(lines + [f"  note: {note}" for note in record["notes"]])

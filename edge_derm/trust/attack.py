@@ -4,9 +4,11 @@ After Minagi, Hirano, Takemoto, J. Imaging 2022, 8(2):38. Three small pieces, ``
 puts them together, clips to valid pixels and judges success itself. Labels are the classifier's own answers on the clean
 images: a true label is nowhere an argument. No framework: the classifier comes as two callables.
 
-Ours: norms are of pixels from 0 to 255, and the batched order. With ``batch=1`` this is the paper's order, one image after the
-other; with ``batch=B`` the steps of B images are taken from the same r, those that flip their own image are accepted, and the
-sign of their sum is one step.
+Ours: norms are of pixels from 0 to 255; the batched order; and when an image is done. With ``batch=1`` the order is the paper's,
+one image after the other; with ``batch=B`` the steps of B images are taken from the same r, those that flip their own image are
+accepted, and the sign of their sum is one step. The paper leaves an image alone once its label has flipped; here it goes on to
+act until the classifier is sure of it (``confidence``), which makes r hold for images it was not made from. ``batch=1,
+confidence=0`` is the paper's algorithm, step by step.
 """
 
 from __future__ import annotations
@@ -96,8 +98,9 @@ def craft(
     radius: float,
     target: int | None = None,
     share: float = 0.2,
-    passes: int = 5,
-    batch: int = 64,
+    passes: int = 3,
+    batch: int = 16,
+    confidence: float = 0.95,
     seed: int = 0,
 ) -> Perturbation:
     """Make a universal perturbation from unlabelled images.
@@ -106,8 +109,10 @@ def craft(
         images: uint8 [N, S, S, 3], medical or any other; flat and grey ones are fine, they only teach less.
         norm: 2 or ``math.inf``. radius: ξ in pixel units, above 0.
         share: step size as a share of the radius a pixel has (ξ for L∞, ξ/√d for L2).
-        passes: over the images, in a new random order each time; ends early once a pass leaves no image unmoved.
+        passes: over the images, in a new random order each time; with ``confidence`` 0 it ends once all are moved.
         batch: images a step; 1 is the paper's order.
+        confidence: an image is left alone once it is flipped and the target has this probability (any other label than the
+            clean one has, together, where there is no target); 0: once it is flipped.
 
     Returns:
         The r after the pass that moved most of ``images``.
@@ -125,11 +130,13 @@ def craft(
         order = rng.permutation(len(images))
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            r = _improve(r, images[rows], clean[rows], predict, gradient, norm, radius, target, size)
+            r = _improve(
+                r, images[rows], clean[rows], predict, gradient, norm, radius, target, size, confidence
+            )
         moved = float(accept(predict(add(images, r)).argmax(axis=1), clean, target).mean())
         best = r if not history or moved > max(history) else best
         history.append(moved)
-        if moved == 1:
+        if moved == 1 and confidence == 0:
             break
     return Perturbation(best, norm, radius, target, len(images), tuple(history))
 
@@ -144,9 +151,12 @@ def _improve(
     radius: float,
     target: int | None,
     size: float,
+    confidence: float,
 ) -> np.ndarray:
-    """r after one batch: images that are not moved yet each take a step; those that it moves decide."""
-    waiting = ~accept(predict(add(images, r)).argmax(axis=1), clean, target)
+    """r after one batch: images that are not done yet each take a step; those that it moves decide."""
+    p = predict(add(images, r))
+    sure = p[:, target] if target is not None else 1 - p[np.arange(len(p)), clean]
+    waiting = ~(accept(p.argmax(axis=1), clean, target) & (sure >= confidence))
     images, clean = images[waiting], clean[waiting]
     if not len(images):
         return r

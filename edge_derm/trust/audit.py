@@ -12,10 +12,19 @@ from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
+from edge_derm.errors import GateError
 from edge_derm.trust import attack
 from edge_derm.trust.evaluate import balanced
 from edge_derm.trust.intervals import proportion, resample
 
+# The gate's limits: what each is of, over all rows wherever they were measured.
+LIMITS = {
+    "max_fooling_rate": "largest share of answers that a non-targeted perturbation changes",
+    "max_over_control": "largest difference to the hardest random control",
+    "max_success_rate": "largest share of images that a targeted perturbation brings to its class",
+    "min_accuracy": "smallest accuracy under any perturbation",
+}
+FEW = 100  # images to craft from, below which a note says so
 Answer = Callable[[np.ndarray], np.ndarray]  # float32 pixels [N, S, S, 3] in 0 … 255 → label index, int64 [N]
 RESAMPLES = 1000
 
@@ -119,6 +128,7 @@ def figures(
             "balanced_perturbed": balanced(answers, targets),
         },
         "dominant": dominant(answers, labels),
+        "dominant_clean": dominant(clean, labels),
     }
 
 
@@ -169,3 +179,41 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     top, bottom = (2 * mx * my + c1) * (2 * cov + c2), (mx * mx + my * my + c1) * (vx + vy + c2)
     return float((top / bottom).mean())
+
+
+def notes(rows: Sequence[Mapping[str, Any]], sources: Mapping[str, int]) -> list[str]:
+    """What a reader must know before the figures: ``sources`` says how many images each had to craft from."""
+    found = []
+    for where in dict.fromkeys(row["where"] for row in rows):
+        clean = next(row["dominant_clean"] for row in rows if row["where"] == where)
+        if len(clean) == 1:
+            label = next(iter(clean))
+            found.append(
+                f"{where}: the model says {label} to every clean image, so a fooling rate of 0 is no sign of strength"
+            )
+    found += [
+        f"{name}: crafted from {count} images only; more make stronger perturbations, so these rows flatter the model"
+        for name, count in sources.items()
+        if count < FEW
+    ]
+    return found
+
+
+def check_gate(rows: Sequence[Mapping[str, Any]], limits: Mapping[str, float]) -> GateError | None:
+    """The error that names every limit the rows break, or None; what was not measured breaks its limit."""
+    free = [row["fooling_rate"]["value"] for row in rows if row["targeted"] is None]
+    aimed = [row["success_rate"]["value"] for row in rows if row["targeted"] is not None]
+    measured = {
+        "max_fooling_rate": max(free, default=None),
+        "max_over_control": max((row["over_control"]["value"] for row in rows), default=None),
+        "max_success_rate": max(aimed, default=None),
+        "min_accuracy": min((row["accuracy"]["perturbed"]["value"] for row in rows), default=None),
+    }
+    broken = []
+    for name, limit in limits.items():
+        value, side = measured[name], "most" if name.startswith("max") else "least"
+        if value is None:
+            broken.append(f"{name}: not measured (give --target-class)")
+        elif value > limit if side == "most" else value < limit:
+            broken.append(f"{name}: expected at {side} {limit:g}, got {value:.4g}")
+    return GateError("gate failed: " + "; ".join(broken), code="gate-failed") if broken else None

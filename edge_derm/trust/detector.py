@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -19,6 +19,9 @@ import numpy as np
 from edge_derm import files
 from edge_derm.errors import DataError
 from edge_derm.trust import attack
+from edge_derm.trust.audit import name_of
+from edge_derm.trust.channels import Channel, apply
+from edge_derm.trust.intervals import proportion
 
 SIGMA = 1.5
 
@@ -101,3 +104,50 @@ def fine(image: np.ndarray) -> np.ndarray:
     """What a Gaussian blur takes away, float32 [S, S, 3]."""
     real = np.asarray(image, np.float32)
     return real - cv2.GaussianBlur(real, (0, 0), SIGMA)
+
+
+def judge(
+    crafted: Mapping[str, Sequence[attack.Perturbation]],
+    *,
+    material: np.ndarray,
+    images: np.ndarray,
+    channels: Mapping[str, Channel] = {},
+    false_alarms: float = 0.01,
+) -> dict[str, Any]:
+    """How good a detector of all of these perturbations is, and how good one that knows all but the one it is asked about.
+
+    Args:
+        material: clean images the thresholds are set on. images: others, uint8 [N, S, S, 3], that the rates are of.
+        channels: also asked behind each of these, knowing all.
+    """
+    everything = [(source, r) for source, drawn in crafted.items() for r in drawn if r.pixels.any()]
+    if not everything:
+        return {"reason": "no perturbation moved the model, so there is none to know"}
+    whole = fit([r for _, r in everything], material, false_alarms=false_alarms)
+    rows = []
+    for source, r in everything:
+        seen = np.rint(attack.add(images, r.pixels)).astype(np.uint8)
+        others = [other for _, other in everything if other is not r]
+        stranger = fit(others, material, false_alarms=false_alarms) if others else None
+        rows.append(
+            {
+                "source": source,
+                "norm": name_of(r.norm),
+                "target": r.target,
+                "known": _rate(whole, seen),
+                "unknown": None if stranger is None else _rate(stranger, seen),
+                "through": {
+                    name: _rate(whole, apply(channel, seen))["value"] for name, channel in channels.items()
+                },
+            }
+        )
+    return {
+        "directions": len(everything),
+        "false_alarms": _rate(whole, images),
+        "asked_for": false_alarms,
+        "rows": rows,
+    }
+
+
+def _rate(fitted: Detector, images: np.ndarray) -> dict[str, Any]:
+    return proportion(int(fitted.flags(images).sum()), len(images))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -77,8 +77,8 @@ def compare(
     }
 
 
-def read_gate(path: Path) -> dict[str, float]:
-    """Limits from a TOML file, e.g. ``min_agreement = 0.985``.
+def read_gate(path: Path, *, known: Collection[str] = tuple(LIMITS)) -> dict[str, float]:
+    """Limits from a TOML file, e.g. ``min_agreement = 0.985``; ``known`` are the names it may hold.
 
     Raises:
         GateError: ``gate-missing``, ``gate-broken``, ``gate-unknown``, ``gate-value``, ``gate-empty``.
@@ -94,15 +94,15 @@ def read_gate(path: Path) -> dict[str, float]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise GateError(f"{path}: expected TOML, got {error}", code="gate-broken") from error
     for name, value in limits.items():
-        if name not in LIMITS:
+        if name not in known:
             raise GateError(
-                f"{path}: expected limits out of {', '.join(LIMITS)}, got {name!r}", code="gate-unknown"
+                f"{path}: expected limits out of {', '.join(known)}, got {name!r}", code="gate-unknown"
             )
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise GateError(f"{path}: {name}: expected a number, got {value!r}", code="gate-value")
     if not limits:
         raise GateError(
-            f"{path}: expected at least one limit out of {', '.join(LIMITS)}, got none", code="gate-empty"
+            f"{path}: expected at least one limit out of {', '.join(known)}, got none", code="gate-empty"
         )
     return limits
 
