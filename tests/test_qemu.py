@@ -69,6 +69,26 @@ def test_every_core_is_listed_with_the_command_that_makes_it_ready(tmp_path, mon
     assert caught.value.code == "arm64-tools" and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "version 10.0.2 (Debian)\n-plugin",
+        "version 9.1.0\n-plugin",
+        "version 7.2.22\n-strace",
+        "nonsense -plugin",
+    ],
+)
+def test_an_emulator_that_cannot_count_is_refused_with_another_way(tmp_path, monkeypatch, said):
+    (tmp_path / "qemu-aarch64").write_text(f"#!/bin/sh\necho 'qemu-aarch64 {said}'\n")
+    (tmp_path / "qemu-aarch64").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(TargetError, match="7.2.*board:virt-a72") as caught:
+        arm64.check_emulator()
+    assert caught.value.code == "arm64-emulator"
+    (tmp_path / "qemu-aarch64").write_text("#!/bin/sh\necho 'qemu-aarch64 version 7.2.22'; echo -plugin\n")
+    arm64.check_emulator()
+
+
 def test_another_recipe_never_finds_an_old_tree(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     before = arm64.folder()

@@ -7,6 +7,7 @@ configured system; it is what the interpreter needs to start.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -69,6 +70,7 @@ def prepare() -> None:
                 f"arm64 tree: expected the program {tool}, found none: run 'sudo apt-get install {package}' (Debian or Ubuntu)",
                 code="arm64-tools",
             )
+    check_emulator()
     with files.replace_folder(folder()) as fresh:
         with tempfile.TemporaryDirectory() as work:
             debian.unpack(debian.download(PACKAGES, Path(work)), fresh / "root")
@@ -81,6 +83,22 @@ def prepare() -> None:
             "cortex-a72",
             ["-c", "import cv2, edge_derm.measure.onboard, ai_edge_litert.interpreter"],
             compile=True,
+        )
+
+
+def check_emulator() -> None:
+    """Refuse an emulator that cannot count. Raises TargetError ``arm64-emulator``.
+
+    Plugins of API version 1 are loaded by QEMU 4.2 to 8.x; some builds (Debian 13's, linked statically) load none.
+    """
+    known = process.run([EMULATOR, "--help"], what=EMULATOR, timeout_s=30)
+    version = emulator_version()
+    major = re.search(r"version (\d+)\.", version)
+    if b"-plugin" not in known or major is None or int(major[1]) not in range(4, 9):
+        raise TargetError(
+            f"{EMULATOR}: expected QEMU 4.2 to 8.x with plugins, as Debian 12's qemu-user 7.2 has them, got {version!r}: install "
+            "that one, or use board:virt-a72, which counts without a plugin",
+            code="arm64-emulator",
         )
 
 

@@ -55,7 +55,7 @@ def bench(
         A ``bench`` record whose ``latency_ms`` is null; with ``compare`` also ``ratio`` (of instructions) and ``verdict``.
 
     Raises:
-        TargetError: ``qemu-options``, ``qemu-counter``, ``bench-missing``, those of ``arm64.run``.
+        TargetError: ``qemu-options``, ``qemu-counter``, ``bench-missing``, those of ``arm64.check_emulator`` and ``arm64.run``.
         BundleError, BackendError: as ``Classifier.open``.
     """
     if backend != "litert" or threads != 1:
@@ -66,6 +66,7 @@ def bench(
     paths = [path] if compare is None else [path, compare]
     for each in paths:
         read_model(each)  # verified before an emulator is started for it
+    arm64.check_emulator()
     found, there = _count(cpu, paths)
     return emulated.record_of(
         found,
