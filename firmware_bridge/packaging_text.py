@@ -15,7 +15,7 @@ README_LINK = """
 `link/` serves the network to `firmware-bridge infer` over a UART. On your board compile `link.c`, `link_serve.c` and
 `link_net.c` too, write the three functions that `link_net.h` names (send a byte, receive a byte or -1, microseconds), call
 `ed_link_net_start()` once and `ed_link_net_poll()` for ever. `link_main.c` and `port_host.c` make the same a program for
-this machine. About 4 kB of code and 2 kB of RAM beside the network.
+this machine. About 2.5 kB of code and 1.8 kB of RAM beside the network (7 classes, Cortex-M7, -O2).
 """
 
 ZEPHYR_MODULE = """name: edge_derm_@name@

@@ -216,6 +216,7 @@ def test_a_bundles_manifest_gives_decision_and_labels(tiny_bundle):
         assert caught.value.code == "manifest"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.7, 0.6])
 def test_a_bundles_decision_is_the_one_its_generated_device_makes(
     tiny_bundle, tiny_images, tmp_path, temperature

@@ -91,6 +91,7 @@ def need(*tools: str) -> None:
         pytest.skip(f"missing: {', '.join(missing)}")
 
 
+@pytest.mark.slow
 def test_the_plain_folder_builds_a_device_with_cmake_that_answers(generate, tiny_int8, tmp_path):
     need("cmake", "cc")
     folder = generate("--link")
@@ -109,6 +110,7 @@ def test_the_plain_folder_builds_a_device_with_cmake_that_answers(generate, tiny
         line.close()
 
 
+@pytest.mark.slow
 def test_the_zephyr_module_builds_from_its_own_cmake_and_kconfig(generate, tmp_path):
     """West itself is not here: its CMake functions are stood in for, its Kconfig language is read by kconfiglib."""
     need("cmake", "cc")
@@ -141,6 +143,7 @@ def test_the_zephyr_kconfig_says_what_the_cmake_reads(generate):
 
 
 @pytest.mark.mcu
+@pytest.mark.slow
 def test_the_arduino_library_compiles_for_a_cortex_m_and_its_examples_are_cpp(generate, tmp_path):
     """All of src/ as the Arduino builder does: each file alone, src/ the only include folder."""
     need("arm-none-eabi-gcc", "clang")
@@ -208,6 +211,7 @@ def test_a_network_of_another_name_is_called_net_by_the_link(tmp_path):
     assert not any("old" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_frame_goes_in_and_a_decision_comes_out_of_a_generated_folder(generate, tmp_path):
     """--pixels and --abstain with a main of a firmware engineer's own: training's bytes in, a class out."""
     need("cc")
