@@ -21,17 +21,19 @@ MODELS = Path(os.environ.get("EDGE_DERM_MODELS", Path(__file__).parents[2] / "sh
 
 
 def random_inputs(network, count: int, seed: int = 1) -> list:
+    """Noise of every contrast around every level, so that not only averages differ; extremes first."""
     rng = np.random.default_rng(seed)
     tensors = [network.graph.tensor(index) for index in network.graph.inputs]
-    return [
-        [rng.integers(*_range(t.dtype), t.shape, dtype=t.dtype, endpoint=True) for t in tensors]
-        for _ in range(count)
-    ]
+    return [[_random_array(tensor, rng, number) for tensor in tensors] for number in range(count)]
 
 
-def _range(dtype: str) -> tuple[int, int]:
-    limits = np.iinfo(dtype)
-    return int(limits.min), int(limits.max)
+def _random_array(tensor, rng, number: int) -> np.ndarray:
+    limits = np.iinfo(tensor.dtype)
+    if number < 2:
+        return np.full(tensor.shape, (limits.min, limits.max)[number], tensor.dtype)
+    level = rng.integers(limits.min, limits.max, tensor.shape[-1:], endpoint=True)
+    noise = rng.integers(-256, 256, tensor.shape) * rng.choice([0.05, 0.3, 1.0])
+    return np.clip(level + noise, limits.min, limits.max).astype(tensor.dtype)
 
 
 @pytest.mark.slow

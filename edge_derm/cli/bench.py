@@ -70,6 +70,8 @@ def text(record: dict[str, Any]) -> str:
 
 def agreement(found: dict[str, Any]) -> str:
     """How far the emulated outputs are from this machine's, a kernel family at a time."""
+    if "values" in found:
+        return f"{found['different']} of {found['values']:,} values differ from {found['reference']}"
     rows = [
         f"{kernels} kernels {found[kernels]['max_difference']:g} {found[kernels]['unit']}, "
         f"{found[kernels]['decisions_changed']} of {found[kernels]['images']} decisions changed"
@@ -82,6 +84,8 @@ def agreement(found: dict[str, Any]) -> str:
 
 def profile(found: dict[str, Any]) -> list[str]:
     """The dearest operators first."""
+    if any("instructions" in row for row in found["operators"]):
+        return counted(found)
     dearest = sorted(found["operators"], key=lambda row: -row["cost_ms"]["value"])
     lines = [f"  {found['method']}; the whole {found['whole_ms']:.3f} ms"]
     for row in dearest[:PROFILE_LINES]:
@@ -103,6 +107,15 @@ def cost(row: dict[str, Any]) -> str:
         return f"not measurable (below {max(found['high'], 0):.1f} µs)"
     share = f"{100 * row['share']:4.1f} %" if row["share"] is not None else "–"
     return f"{found['value']:8.1f} µs ({found['low']:.1f} to {found['high']:.1f}), {share}"
+
+
+def counted(found: dict[str, Any]) -> list[str]:
+    """The same where instructions were counted, not time."""
+    dearest = sorted(found["operators"], key=lambda row: -row["instructions"])
+    return [f"  {found['method']}"] + [
+        f"  {row['index']:4} {row['name']:22} {'×'.join(map(str, row['shape'])):14} {row['instructions']:12,}"
+        for row in dearest[:PROFILE_LINES]
+    ]
 
 
 def soak(found: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ KINDS = {
     "qemu": "edge_derm.measure.qemu",
     "ssh": "edge_derm.measure.ssh",
     "board": "edge_derm.measure.board",
+    "mcu": "edge_derm.measure.mcu",
 }
 
 
