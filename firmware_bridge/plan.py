@@ -48,8 +48,14 @@ def plan(graph: Graph, *, arena_limit: int | None = None) -> Plan:
     flow = read_flow(graph)
     small, cuts = _smallest(flow)
     limit = max(small.arena_bytes, roomy(small.arena_bytes) if arena_limit is None else arena_limit)
-    starts = [small, *_of_height(flow, 2, cuts, limit)]
-    best = min((_heighten_all(start, cuts, limit) for start in starts), key=lambda p: len(p.schedule.steps))
+    starts = [(small, cuts)]
+    if limit > small.arena_bytes:
+        starts += [(made, cuts) for made in _of_height(flow, 2, cuts, limit)]
+        least = _least_streaming(flow, cuts, limit)
+        if least != cuts:
+            starts += [(made, least) for height in (1, 2) for made in _of_height(flow, height, least, limit)]
+    tall = (_heighten_all(start, cut, limit) for start, cut in starts)
+    best = min(tall, key=lambda made: (len(made.schedule.steps), made.arena_bytes))
     prove(best.flow, best.schedule, best.blocks)
     return best
 
@@ -127,6 +133,15 @@ def _of_height(flow: Flow, height: int, cuts: frozenset[int], limit: int) -> lis
         return []
     made = Plan(flow, schedule, place(flow, schedule, enough=limit))
     return [made] if made.arena_bytes <= limit else []
+
+
+def _least_streaming(flow: Flow, otherwise: frozenset[int], limit: int) -> frozenset[int]:
+    """Return the cuts of the plan that streams the shortest first part of all within ``limit``."""
+    for streamed in range(len(flow.stages) + 1):
+        cuts = _cuts(flow, streamed)
+        if _of_height(flow, 1, cuts, limit):
+            return cuts
+    return otherwise
 
 
 def _heighten_all(chosen: Plan, cuts: frozenset[int], limit: int) -> Plan:
