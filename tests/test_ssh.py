@@ -20,7 +20,8 @@ from edge_derm.measure.environment import environment
 from processes import alive, children, wait_for
 
 CLI = [sys.executable, "-c", "from edge_derm.cli import main; main()"]
-SLEEP = ["-c", "import time; time.sleep(60)"]
+MARK = f"time.sleep(60 + 0 * {os.getpid()})"  # nobody else sleeps like this
+SLEEP = ["-c", f"import time; {MARK}"]
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,7 @@ def measured_in_background(board, victim):
     import threading
 
     def kill():
-        mine = wait_for(lambda: alive("time.sleep(60)"))
+        mine = wait_for(lambda: alive(MARK))
         wait_for(lambda: list(board.temporary.iterdir()))
         for pid in victim(mine):
             os.kill(pid, signal.SIGKILL)
@@ -192,7 +193,7 @@ def measured_in_background(board, victim):
     killer.start()
     found = refused(lambda: visit.visit(address(board), [], SLEEP, modules=[]))
     killer.join()
-    wait_for(lambda: not alive("time.sleep(60)"), 10)
+    wait_for(lambda: not alive(MARK), 10)
     return found
 
 
