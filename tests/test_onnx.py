@@ -5,12 +5,15 @@ import subprocess
 import sys
 import time
 
+import jsonschema
 import numpy as np
 import pytest
 
 from edge_derm.bundle import open_bundle, update_bundle
 from edge_derm.bundle.onnx import check_onnx
 from edge_derm.errors import BackendError, BundleError, ModelError
+from edge_derm.measure import local
+from edge_derm.measure.record import schema
 from edge_derm.runtime import Classifier, load_engine
 from edge_derm.runtime import onnx as engines
 
@@ -171,6 +174,13 @@ def test_a_dilated_network_as_onnx_scores_like_its_tflite(tmp_path):
     for backend in ("onnxruntime", "opencv"):
         classifier = Classifier.open(bundle, backend=backend)
         assert np.abs(classifier.predict(images) - expected).max() < 1e-5
+        record = local.bench(bundle.path, backend=backend, runs=50)
+        jsonschema.validate(record, schema())
+        assert record["parity"]["default"]["absolute"] < 1e-5
+        assert record["memory"]["model_bytes"] == len(bundle.part("model.onnx"))
+        assert (
+            record["memory"]["peak_rss_bytes"] < 60e6
+        )  # the package itself, tens of megabytes, is not the model's
     damaged = update_bundle(bundle, parts={"model.onnx": ("onnx", b"broken")})
     with pytest.raises(BundleError):
         Classifier.open(damaged, backend="onnxruntime")

@@ -8,20 +8,32 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge_derm.bundle import onnx
 from edge_derm.errors import TargetError
+from edge_derm.runtime.backends import ONNX_BACKENDS
 
+ENGINES = {
+    "litert": "ai_edge_litert.interpreter",
+    "tflite-runtime": "tflite_runtime.interpreter",
+    "onnxruntime": "onnxruntime",
+    "onnxruntime-cuda": "onnxruntime",
+    "onnxruntime-tensorrt": "onnxruntime",
+    "opencv": "cv2",
+}
 _CHILD = """
-import json, sys
+import contextlib, importlib, json, sys
 from pathlib import Path
-from edge_derm.measure.memory import resident_bytes
+from edge_derm.measure.memory import ENGINES, resident_bytes
 import numpy as np
 from edge_derm.runtime import Classifier, load_engine
 path, backend, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 def load(where):
     return Classifier.open(where, backend=backend, threads=threads) if where.is_dir() else \\
         Classifier.of(where.read_bytes(), backend=backend, threads=threads)
-if backend == "litert":
-    import ai_edge_litert.interpreter
+with contextlib.suppress(ImportError):  # the engine itself refuses, with the line that installs it
+    importlib.import_module(ENGINES[backend])
+with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak starts anew: what imports needed for a moment is not the model's
 before = resident_bytes()
 classifier = load(path)
 for _ in range(3):
@@ -39,7 +51,8 @@ def peak_rss(path: Path, *, backend: str = "litert", threads: int = 1) -> dict[s
     Raises:
         TargetError: ``memory-child``: the measuring process failed.
     """
-    model = path / "model.tflite" if path.is_dir() else path
+    part = onnx.NAME if backend in ONNX_BACKENDS else "model.tflite"
+    model = path / part if path.is_dir() else path
     child = subprocess.run(
         [sys.executable, "-c", _CHILD, str(path), backend, str(threads)],
         capture_output=True,
@@ -54,7 +67,7 @@ def peak_rss(path: Path, *, backend: str = "litert", threads: int = 1) -> dict[s
     return {
         "model_bytes": model.stat().st_size,
         "arena_bytes": None,
-        "arena_bytes_reason": "LiteRT's Python API does not tell the size of its tensor arena",
+        "arena_bytes_reason": "the engine's Python API does not tell the size of its tensor arena",
         "peak_rss_bytes": max(0, measured["peak"] - measured["before"]),
         "rss_before_bytes": measured["before"],
     }
