@@ -53,3 +53,10 @@ def test_every_board_gives_the_bytes_of_the_definition(name, tmp_path):
 @pytest.mark.mcu
 def test_the_portable_path_is_right_on_a_board_with_faster_ones(tmp_path):
     _check(_cases(4, 120), "mps2-an500", tmp_path, defines=["ED_PORTABLE=1"])
+
+
+@pytest.mark.slow
+@pytest.mark.mcu
+@pytest.mark.parametrize("name", ["mps2-an500", "mps3-an547"])
+def test_windows_larger_than_the_patch_are_walked(name, tmp_path):
+    _check(_cases(5, 160), name, tmp_path, defines=["ED_PATCH_BYTES=256"])

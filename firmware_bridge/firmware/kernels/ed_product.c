@@ -59,7 +59,7 @@ void ed_product(const struct ed_product *p, const int8_t *in, int32_t stride, in
         return;
     }
 #elif defined(ED_DSP)
-    if (p->fast && p->low == -128 && p->high == 127 && four_inputs(p) * 32 <= ED_PATCH_BYTES) {
+    if (p->fast && p->low == -128 && p->high == 127 && four_inputs(p) * 8 <= ED_PATCH_BYTES) {
         ed_product_dsp(p, in, stride, out, pixels);
         return;
     }

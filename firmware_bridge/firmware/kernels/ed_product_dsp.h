@@ -221,7 +221,8 @@ static void one_pixel_asm(const struct block *block) {
                      : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");
 }
 
-/* All pixels: four at a time, three as four with the last one twice, two or one by one. */
+/* All pixels: four at a time, three as four with the last one twice, two or one by one; one by one if the patch has
+ * no room for four. */
 static void ed_product_dsp(const struct ed_product *p, const int8_t *in, int32_t stride, int8_t *out, int32_t pixels) {
     uint32_t patch[ED_PATCH_BYTES / 4];
     const int32_t fours = four_inputs(p), even_outputs = p->outputs & ~1;
@@ -238,7 +239,7 @@ static void ed_product_dsp(const struct ed_product *p, const int8_t *in, int32_t
                           out,
                           {p->outputs, p->outputs, p->outputs},
                           p->weights};
-    for (; pixels >= 3; pixels -= 4) {
+    for (; pixels >= 3 && 32 * fours <= ED_PATCH_BYTES; pixels -= 4) {
         if (pixels == 3) {
             at[3] = at[2];
             block.steps[2] = 0;
