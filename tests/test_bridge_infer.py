@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 
 import cv2
 import numpy as np
@@ -173,3 +179,34 @@ def test_a_generated_folder_on_an_emulated_board_checks_itself_and_answers(name,
 
 def test_a_folder_without_a_network_is_named(tmp_path):
     assert infer("--port", "loop://", "--net", tmp_path, "lcg:1", wrong=LinkError) == {"code": "no-network"}
+
+
+@pytest.mark.mcu
+@pytest.mark.slow
+def test_serve_puts_an_emulated_board_on_a_port_until_interrupted(tiny_int8, tmp_path):
+    missing = board.missing_tools(board.find_board("mps2-an505"))
+    if missing:
+        pytest.skip(f"missing: {missing}")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(tiny_int8)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = str(free.getsockname()[1])
+    script = "from firmware_bridge.cli import main; main()"
+    command = [sys.executable, "-c", script, "serve", str(path), "--board", "mps2-an505", "--port", number]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        assert process.stderr is not None and b"listens" in process.stderr.readline()
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                record = infer("--port", f"tcp://127.0.0.1:{number}", "lcg:3", "--timeout", "5")
+                break
+            except AssertionError:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.2)
+        made = np.array(record["output"]).astype(np.int8).tobytes()
+        assert made == reference(tiny_int8, make_lcg(3, 3072)) and record["self_check"] == "passed"
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 130

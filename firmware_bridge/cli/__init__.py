@@ -19,6 +19,7 @@ from ..graph import BridgeError
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("make", "A model as a folder of portable C99."),
     "run": ("run", "A model on this machine or an emulated board: output, instructions, bytes."),
+    "serve": ("serve", "An emulated board that serves a network over the link."),
     "infer": ("infer", "One inference on a device over the framed link."),
     "tflm": ("tflm", "C array, op resolver and measured arena for TensorFlow Lite Micro."),
 }
