@@ -301,9 +301,11 @@ def evaluate(
     classifier = Classifier.open(bundle, backend=backend, threads=threads)
     pixels = chosen.pixels(classifier.size_px)
     tones = [tone(angle) for angle in typology_angles(pixels)]
+    p, targets = classifier.predict(pixels), chosen.targets(labels)
+    decided = classifier.decide(p)
     figures = evaluating.evaluate(
-        classifier.predict(pixels),
-        chosen.targets(labels),
+        p,
+        targets,
         labels,
         groups=chosen.groups,
         meta=[{**row, "skin_tone": seen} for row, seen in zip(chosen.meta, tones)],
@@ -321,6 +323,15 @@ def evaluate(
         "images": len(pixels),
         "part": chosen.part,
         **figures,
+        **evaluating.kept_promises(
+            [row.prediction_set for row in decided],
+            [row.abstained for row in decided],
+            p.argmax(axis=1),
+            targets,
+            labels,
+            groups=chosen.groups,
+            seed=seed,
+        ),
     }
     if keep:
         told = card.summary(record, data=chosen.dataset.name)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge_derm.data import skin
 from edge_derm.trust import card, intervals, paired, parity, readers, roc, subgroups, task
-from edge_derm.trust.evaluate import evaluate, figures
+from edge_derm.trust.evaluate import evaluate, figures, kept_promises
 
 metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 stats = pytest.importorskip("scipy.stats", reason="SciPy is not installed")
@@ -265,6 +265,16 @@ def test_gates_hold_the_drop_of_every_metric(tmp_path):
     assert parity.check_gate(record, {name: 5.0 for name in limits}) is None
     alone = parity.compare({"xnnpack": q, "reference": q}, None, y, groups=[str(i) for i in range(200)])
     assert "not measured" in str(parity.check_gate(alone, {"max_auroc_drop": 0.1}))
+
+
+def test_promises_are_checked_on_the_images_judged():
+    targets, decided = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 1])
+    sets, abstained = [("a",), ("a", "b"), (), ("b",)], [False, False, True, False]
+    told = kept_promises(sets, abstained, decided, targets, "ab", groups=list("wxyz"))
+    assert told["coverage"] == intervals.proportion(2, 4) and told["mean_set_size"] == 1
+    assert told["answered"] == intervals.proportion(3, 4) and told["risk"] == intervals.proportion(1, 3)
+    off = kept_promises([None] * 4, [None] * 4, decided, targets, "ab", groups=list("wxyz"))
+    assert set(off.values()) == {None}
 
 
 def test_the_card_keeps_intervals_and_sizes():

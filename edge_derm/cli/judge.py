@@ -92,6 +92,12 @@ def figures(record: dict[str, Any]) -> str:
         for name in ("accuracy", "balanced_accuracy", "ece", "brier")
     ]
     lines += [f"  AUROC {label}: {figure(value)}" for label, value in record["auroc"].items()]
+    if record["coverage"]:
+        lines.append(
+            f"  prediction sets hold the truth: {figure(record['coverage'])}, {record['mean_set_size']:.2f} classes each"
+        )
+    if record["answered"]:
+        lines.append(f"  answered: {figure(record['answered'])}; of these wrong: {figure(record['risk'])}")
     for name, point in (record["operating_points"] or {}).items():
         lines.append(
             f"  {name.replace('_', ' ')}: sensitivity {figure(point['sensitivity'])}, specificity {figure(point['specificity'])}"

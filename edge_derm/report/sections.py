@@ -149,6 +149,8 @@ def evaluation(record: Record) -> str:
         "ece": "calibration error",
         "brier": "Brier score",
     }
+    promised = {"coverage": "sets hold the truth", "answered": "images answered", "risk": "of these wrong"}
+    names |= {key: title for key, title in promised.items() if record.get(key)}
     top = tiles({title: interval(record[key]) for key, title in names.items()})
     classes = table(
         "By class, against the rest",

@@ -19,6 +19,7 @@ __all__ = [
     "cross_fit",
     "evaluate",
     "figures",
+    "kept_promises",
     "operating_points",
     "per_class",
     "subgroups",
@@ -117,6 +118,34 @@ def figures(
         "brier": drawn(lambda i: calibration.brier(p[i], targets[i])),
         "nll": drawn(lambda i: calibration.nll(p[i], targets[i])),
     }
+
+
+def kept_promises(
+    sets: Sequence[Sequence[str] | None],
+    abstained: Sequence[bool | None],
+    decided: np.ndarray,
+    targets: np.ndarray,
+    labels: Sequence[str],
+    *,
+    groups: Sequence[str],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Whether what ``calibrate`` promised holds on these images.
+
+    ``coverage``: share of prediction sets that hold the truth, ``mean_set_size``; ``answered``: share of images not abstained
+    on, ``risk``: share of these answers that are wrong. None where the bundle has no quantile or no threshold.
+    """
+    names = np.asarray(groups)
+    told: dict[str, Any] = {"coverage": None, "mean_set_size": None, "answered": None, "risk": None}
+    if sets[0] is not None:
+        held = np.array([labels[t] in (row or ()) for t, row in zip(targets, sets)], bool)
+        told["coverage"] = share(held, groups, seed=seed)
+        told["mean_set_size"] = float(np.mean([len(row or ()) for row in sets]))
+    if abstained[0] is not None:
+        kept = ~np.array([bool(row) for row in abstained])
+        told["answered"] = share(kept, groups, seed=seed)
+        told["risk"] = share((decided != targets)[kept], names[kept], seed=seed)
+    return told
 
 
 def _check_labels(
