@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,3 +61,26 @@ def test_the_portable_path_is_right_on_a_board_with_faster_ones(tmp_path):
 @pytest.mark.parametrize("name", ["mps2-an500", "mps3-an547"])
 def test_windows_larger_than_the_patch_are_walked(name, tmp_path):
     _check(_cases(5, 160), name, tmp_path, defines=["ED_PATCH_BYTES=256"])
+
+
+@pytest.mark.mcu
+@pytest.mark.parametrize("core", ["thumbv7em/cortex-m7", "thumbv8.1m.main/cortex-m55"])
+def test_clang_assembles_the_fast_paths_too(core, tmp_path):
+    target, cpu = core.split("/")
+    said = subprocess.run(
+        ["arm-none-eabi-gcc", "-E", "-v", "-xc", "/dev/null"], capture_output=True, text=True, check=True
+    ).stderr
+    places = said.split("search starts here:\n")[-1].split("End of search list")[0].split()
+    library = next(place for place in places if (Path(place) / "newlib.h").exists())
+    command = [
+        "clang",
+        f"--target={target}-none-eabi",
+        f"-mcpu={cpu}",
+        "-mfloat-abi=hard",
+        "-O2",
+        *board.STRICT,
+    ]
+    for source in SOURCES:
+        made = tmp_path / f"{source.stem}.o"
+        subprocess.run([*command, "-isystem", library, "-c", str(source), "-o", str(made)], check=True)
+        assert made.stat().st_size > 0

@@ -47,26 +47,26 @@ struct ed_dw_group {
 };
 
 #define ED_DW_TAP(address, w)                                                                                          \
-    "ldr.w r4, " address "\n\t"                                                                                        \
-    "ldrd r6, lr, [r11, #" w "]\n\t"                                                                                   \
-    "sxtb16 r5, r4, ror #8\n\t"                                                                                        \
-    "sxtb16 r4, r4\n\t"                                                                                                \
-    "smlabb r0, r4, r6, r0\n\t"                                                                                        \
-    "smlatt r2, r4, r6, r2\n\t"                                                                                        \
-    "smlabb r1, r5, lr, r1\n\t"                                                                                        \
-    "smlatt r3, r5, lr, r3\n\t"
-#define ED_DW_ROW1(pointer, w0, w1, w2) "ldr.w r8, [r7, #" pointer "]\n\tadd.w r8, r8, r12\n\t" ED_DW_TAP("[r8]", w0)
-#define ED_DW_ROW2(pointer, w0, w1, w2) ED_DW_ROW1(pointer, w0, w1, w2) ED_DW_TAP("[r8, r9]", w1)
-#define ED_DW_ROW3(pointer, w0, w1, w2) ED_DW_ROW2(pointer, w0, w1, w2) ED_DW_TAP("[r8, r10]", w2)
+    "ldr.w r4," address "\n"                                                                                        \
+    "ldrd r6,lr,[r11,#" w "]\n"                                                                                   \
+    "sxtb16 r5,r4,ror #8\n"                                                                                        \
+    "sxtb16 r4,r4\n"                                                                                                \
+    "smlabb r0,r4,r6,r0\n"                                                                                        \
+    "smlatt r2,r4,r6,r2\n"                                                                                        \
+    "smlabb r1,r5,lr,r1\n"                                                                                        \
+    "smlatt r3,r5,lr,r3\n"
+#define ED_DW_ROW1(pointer, w0, w1, w2) "ldr.w r8,[r7,#" pointer "]\nadd.w r8,r8,r12\n" ED_DW_TAP("[r8]", w0)
+#define ED_DW_ROW2(pointer, w0, w1, w2) ED_DW_ROW1(pointer, w0, w1, w2) ED_DW_TAP("[r8,r9]", w1)
+#define ED_DW_ROW3(pointer, w0, w1, w2) ED_DW_ROW2(pointer, w0, w1, w2) ED_DW_TAP("[r8,r10]", w2)
 /* Halves away from zero: twice the product, less one if negative, then the shift, then one more with ssat. */
 #define ED_DW_REQUANTIZE(r, scale)                                                                                     \
-    "ldrd r4, r5, [r7, #" scale "]\n\t"                                                                                \
-    "smmulr " r ", " r ", r4\n\t"                                                                                      \
-    "asr.w r4, " r ", #31\n\t"                                                                                         \
-    "add.w " r ", r4, " r ", lsl #1\n\t"                                                                               \
-    "asr.w " r ", " r ", r5\n\t"                                                                                       \
-    "add " r ", " r ", r6\n\t"                                                                                         \
-    "ssat " r ", #8, " r ", asr #1\n\t"
+    "ldrd r4,r5,[r7,#" scale "]\n"                                                                                \
+    "smmulr " r "," r ",r4\n"                                                                                      \
+    "asr.w r4," r ",#31\n"                                                                                         \
+    "add.w " r ",r4," r ",lsl #1\n"                                                                               \
+    "asr.w " r "," r ",r5\n"                                                                                       \
+    "add " r "," r ",r6\n"                                                                                         \
+    "ssat " r ",#8," r ",asr #1\n"
 
 /* Where the code for one, two, three tap columns begins, and how long a row of taps is there. */
 enum { ED_DW_ENTRY1 = 1, ED_DW_ENTRY2 = 3 * 40 + 4 + 1, ED_DW_ENTRY3 = 3 * 40 + 3 * 72 + 8 + 1 };
@@ -75,48 +75,48 @@ enum { ED_DW_ENTRY1 = 1, ED_DW_ENTRY2 = 3 * 40 + 4 + 1, ED_DW_ENTRY3 = 3 * 40 + 
  * second and third column, r11 weights, r12 offset in the row. An entry into the middle leaves rows out. */
 static void ed_dw_runs(struct ed_dw_group *group) {
     register struct ed_dw_group *r0 __asm__("r0") = group;
-    __asm__ volatile("push {r7}\n\t"
-                     "mov r7, r0\n\t"
-                     "ldr.w r9, [r7, #56]\n\t"
-                     "lsl.w r10, r9, #1\n"
-                     "1:\n\t"
-                     "ldr.w r4, [r7, #48]\n\t"
-                     "ldmia r4!, {r0-r3, r5, r6, r11, r12}\n\t"
-                     "str.w r4, [r7, #48]\n\t"
-                     "strd r0, r1, [r7, #16]\n\t"
-                     "strd r2, r3, [r7, #24]\n\t"
-                     "adr r4, 3f\n\t"
-                     "add r5, r5, r4\n\t"
-                     "str.w r5, [r7, #12]\n\t"
-                     "str.w r6, [r7, #44]\n"
-                     "2:\n\t"
-                     "ldrd r0, r1, [r7, #16]\n\t"
-                     "ldrd r2, r3, [r7, #24]\n\t"
-                     "ldr.w pc, [r7, #12]\n\t"
+    __asm__ volatile("push {r7}\n"
+                     "mov r7,r0\n"
+                     "ldr.w r9,[r7,#56]\n"
+                     "lsl.w r10,r9,#1\n"
+                     "1:\n"
+                     "ldr.w r4,[r7,#48]\n"
+                     "ldmia r4!,{r0-r3,r5,r6,r11,r12}\n"
+                     "str.w r4,[r7,#48]\n"
+                     "strd r0,r1,[r7,#16]\n"
+                     "strd r2,r3,[r7,#24]\n"
+                     "adr r4,3f\n"
+                     "add r5,r5,r4\n"
+                     "str.w r5,[r7,#12]\n"
+                     "str.w r6,[r7,#44]\n"
+                     "2:\n"
+                     "ldrd r0,r1,[r7,#16]\n"
+                     "ldrd r2,r3,[r7,#24]\n"
+                     "ldr.w pc,[r7,#12]\n"
                      ".p2align 2\n"
-                     "3:\n\t" ED_DW_ROW1("0", "0", "8", "16") ED_DW_ROW1("4", "24", "32", "40")
-                     ED_DW_ROW1("8", "48", "56", "64") "b.w 4f\n\t"
+                     "3:\n" ED_DW_ROW1("0", "0", "8", "16") ED_DW_ROW1("4", "24", "32", "40")
+                     ED_DW_ROW1("8", "48", "56", "64") "b.w 4f\n"
                      ED_DW_ROW2("0", "0", "8", "16") ED_DW_ROW2("4", "24", "32", "40")
-                     ED_DW_ROW2("8", "48", "56", "64") "b.w 4f\n\t"
+                     ED_DW_ROW2("8", "48", "56", "64") "b.w 4f\n"
                      ED_DW_ROW3("0", "0", "8", "16") ED_DW_ROW3("4", "24", "32", "40") ED_DW_ROW3("8", "48", "56", "64")
-                     "4:\n\t"
-                     "ldr.w r6, [r7, #60]\n\t" ED_DW_REQUANTIZE("r0", "64") ED_DW_REQUANTIZE("r1", "72")
+                     "4:\n"
+                     "ldr.w r6,[r7,#60]\n" ED_DW_REQUANTIZE("r0", "64") ED_DW_REQUANTIZE("r1", "72")
                      ED_DW_REQUANTIZE("r2", "80") ED_DW_REQUANTIZE("r3", "88")
-                     "ldrd r4, r5, [r7, #32]\n\t"
-                     "strb.w r0, [r4]\n\t"
-                     "strb.w r1, [r4, #1]\n\t"
-                     "strb.w r2, [r4, #2]\n\t"
-                     "strb.w r3, [r4, #3]\n\t"
-                     "add r4, r4, r5\n\t"
-                     "str.w r4, [r7, #32]\n\t"
-                     "ldrd r4, r5, [r7, #40]\n\t"
-                     "add r12, r12, r4\n\t"
-                     "cmp r12, r5\n\t"
-                     "bne.w 2b\n\t"
-                     "ldrd r4, r5, [r7, #48]\n\t"
-                     "cmp r4, r5\n\t"
-                     "bne.w 1b\n\t"
-                     "pop {r7}\n\t"
+                     "ldrd r4,r5,[r7,#32]\n"
+                     "strb.w r0,[r4]\n"
+                     "strb.w r1,[r4,#1]\n"
+                     "strb.w r2,[r4,#2]\n"
+                     "strb.w r3,[r4,#3]\n"
+                     "add r4,r4,r5\n"
+                     "str.w r4,[r7,#32]\n"
+                     "ldrd r4,r5,[r7,#40]\n"
+                     "add r12,r12,r4\n"
+                     "cmp r12,r5\n"
+                     "bne.w 2b\n"
+                     "ldrd r4,r5,[r7,#48]\n"
+                     "cmp r4,r5\n"
+                     "bne.w 1b\n"
+                     "pop {r7}\n"
                      : "+r"(r0)
                      :
                      : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");
@@ -182,17 +182,17 @@ static void ed_dw_find_row(const struct ed_window *w, const struct ed_rows *in, 
 
 /* A tap's four weights as doubled halves of the even and the odd channels. */
 #define ED_DW_SPREAD                                                                                                   \
-    "ldr.w %[a], [%[w]]\n\t"                                                                                           \
-    "add.w %[w], %[w], %[step]\n\t"                                                                                    \
-    "sxtb16 %[b], %[a], ror #8\n\t"                                                                                    \
-    "sxtb16 %[a], %[a]\n\t"                                                                                            \
-    "sadd16 %[b], %[b], %[b]\n\t"                                                                                      \
-    "sadd16 %[a], %[a], %[a]\n\t"                                                                                      \
-    "strd %[a], %[b], [%[to]], #8\n\t"
+    "ldr.w %[a],[%[w]]\n"                                                                                           \
+    "add.w %[w],%[w],%[step]\n"                                                                                    \
+    "sxtb16 %[b],%[a],ror #8\n"                                                                                    \
+    "sxtb16 %[a],%[a]\n"                                                                                            \
+    "sadd16 %[b],%[b],%[b]\n"                                                                                      \
+    "sadd16 %[a],%[a],%[a]\n"                                                                                      \
+    "strd %[a],%[b],[%[to]],#8\n"
 #define ED_DW_SCALE                                                                                                    \
-    "ldrd %[a], %[b], [%[w]], #8\n\t"                                                                                  \
-    "rsb.w %[b], %[b], #0\n\t"                                                                                         \
-    "strd %[a], %[b], [%[to]], #8\n\t"
+    "ldrd %[a],%[b],[%[w]],#8\n"                                                                                  \
+    "rsb.w %[b],%[b],#0\n"                                                                                         \
+    "strd %[a],%[b],[%[to]],#8\n"
 
 static void ed_dw_prepare(const struct ed_depthwise *p, int32_t channel, struct ed_dw_group *group) {
     const int8_t *weights = p->weights + channel;

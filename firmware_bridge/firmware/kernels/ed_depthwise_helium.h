@@ -74,56 +74,56 @@ struct ed_dw_work {
 };
 
 #define ED_DW_NINE_TAP(from, w)                                                                                        \
-    "vldrb.s16 q2, [" from "]\n\t"                                                                                     \
-    "vldrh.u16 q3, [r5, #" w "]\n\t"                                                                                   \
-    "vmullb.s16 q4, q2, q3\n\t"                                                                                        \
-    "vmullt.s16 q5, q2, q3\n\t"                                                                                        \
-    "vadd.i32 q0, q0, q4\n\t"                                                                                          \
-    "vadd.i32 q1, q1, q5\n\t"
+    "vldrb.s16 q2,[" from "]\n"                                                                                     \
+    "vldrh.u16 q3,[r5,#" w "]\n"                                                                                   \
+    "vmullb.s16 q4,q2,q3\n"                                                                                        \
+    "vmullt.s16 q5,q2,q3\n"                                                                                        \
+    "vadd.i32 q0,q0,q4\n"                                                                                          \
+    "vadd.i32 q1,q1,q5\n"
 #define ED_DW_NINE_ROW(row, next, step, w0, w1, w2)                                                                    \
     ED_DW_NINE_TAP(row, w0)                                                                                            \
-    "add.w r0, " row ", " next "\n\t" ED_DW_NINE_TAP("r0", w1) "add.w r0, r0, " next "\n\t" ED_DW_NINE_TAP("r0", w2)   \
-    "add.w " row ", " row ", " step "\n\t"
+    "add.w r0," row "," next "\n" ED_DW_NINE_TAP("r0", w1) "add.w r0,r0," next "\n" ED_DW_NINE_TAP("r0", w2)   \
+    "add.w " row "," row "," step "\n"
 /* TFLite's two roundings; halves away from zero only where a shift follows. */
 #define ED_DW_NINE_SCALE(q, multiplier, shift)                                                                         \
-    "vldrw.u32 q2, [r6, #" multiplier "]\n\t"                                                                          \
-    "vldrw.u32 q3, [r6, #" shift "]\n\t"                                                                               \
-    "vqrdmulh.s32 " q ", " q ", q2\n\t"                                                                                \
-    "vand q4, " q ", q3\n\t"                                                                                           \
-    "vshr.s32 q4, q4, #31\n\t"                                                                                         \
-    "vadd.i32 " q ", " q ", q4\n\t"                                                                                    \
-    "vrshl.s32 " q ", " q ", q3\n\t"
+    "vldrw.u32 q2,[r6,#" multiplier "]\n"                                                                          \
+    "vldrw.u32 q3,[r6,#" shift "]\n"                                                                               \
+    "vqrdmulh.s32 " q "," q ",q2\n"                                                                                \
+    "vand q4," q ",q3\n"                                                                                           \
+    "vshr.s32 q4,q4,#31\n"                                                                                         \
+    "vadd.i32 " q "," q ",q4\n"                                                                                    \
+    "vrshl.s32 " q "," q ",q3\n"
 
 /* `count` outputs: q0 sums of the even channels, q1 of the odd. r7 may be the frame pointer and is kept by hand. */
 static void ed_dw_nine(const struct ed_dw_work *work) {
     register const struct ed_dw_work *r0 __asm__("r0") = work;
-    __asm__ volatile("push {r7}\n\t"
-                     "add.w r5, r0, #64\n\t"
-                     "add.w r6, r5, #144\n\t"
-                     "ldrd r1, r2, [r0, #52]\n\t"
-                     "vdup.16 q6, r1\n\t"
-                     "vdup.16 q7, r2\n\t"
-                     "ldr.w r7, [r0, #48]\n\t"
-                     "ldmia r0, {r1-r4, r8-r12, lr}\n"
-                     "1:\n\t"
-                     "vldrw.u32 q0, [r6]\n\t"
-                     "vldrw.u32 q1, [r6, #16]\n\t"
+    __asm__ volatile("push {r7}\n"
+                     "add.w r5,r0,#64\n"
+                     "add.w r6,r5,#144\n"
+                     "ldrd r1,r2,[r0,#52]\n"
+                     "vdup.16 q6,r1\n"
+                     "vdup.16 q7,r2\n"
+                     "ldr.w r7,[r0,#48]\n"
+                     "ldmia r0,{r1-r4,r8-r12,lr}\n"
+                     "1:\n"
+                     "vldrw.u32 q0,[r6]\n"
+                     "vldrw.u32 q1,[r6,#16]\n"
                      ED_DW_NINE_ROW("r1", "r8", "r11", "0", "16", "32")
                      ED_DW_NINE_ROW("r2", "r9", "r12", "48", "64", "80")
                      ED_DW_NINE_ROW("r3", "r10", "lr", "96", "112", "128")
                      ED_DW_NINE_SCALE("q0", "32", "48") ED_DW_NINE_SCALE("q1", "64", "80")
-                     "ldr.w r0, [r5, #-20]\n\t" /* zero */
-                     "vqmovnb.s32 q2, q0\n\t"
-                     "vqmovnt.s32 q2, q1\n\t"
-                     "vqadd.s16 q2, q2, r0\n\t"
-                     "vmax.s16 q2, q2, q6\n\t"
-                     "vmin.s16 q2, q2, q7\n\t"
-                     "ldr.w r0, [r5, #-24]\n\t" /* out_step */
-                     "vstrb.16 q2, [r4]\n\t"
-                     "add r4, r4, r0\n\t"
-                     "subs r7, r7, #1\n\t"
-                     "bne.w 1b\n\t"
-                     "pop {r7}\n\t"
+                     "ldr r0,[r5,#-20]\n" /* zero */
+                     "vqmovnb.s32 q2,q0\n"
+                     "vqmovnt.s32 q2,q1\n"
+                     "vqadd.s16 q2,q2,r0\n"
+                     "vmax.s16 q2,q2,q6\n"
+                     "vmin.s16 q2,q2,q7\n"
+                     "ldr r0,[r5,#-24]\n" /* out_step */
+                     "vstrb.16 q2,[r4]\n"
+                     "add r4,r4,r0\n"
+                     "subs r7,r7,#1\n"
+                     "bne.w 1b\n"
+                     "pop {r7}\n"
                      : "+r"(r0)
                      :
                      : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory", "d0", "d1",

@@ -18,80 +18,80 @@ struct ed_helium {
 
 /* Sixteen inputs: q0, q1 and q2, q3 two pairs of outputs; q4, q5 two pixels; sums in the even registers. */
 #define ED_SIXTEEN_WEIGHTS                                                                                             \
-    "vld20.8 {q0, q1}, [r1]\n\t"                                                                                       \
-    "vld21.8 {q0, q1}, [r1]!\n\t"                                                                                      \
-    "vld20.8 {q2, q3}, [r3]\n\t"                                                                                       \
-    "vld21.8 {q2, q3}, [r3]!\n\t"
+    "vld20.8 {q0,q1},[r1]\n"                                                                                       \
+    "vld21.8 {q0,q1},[r1]!\n"                                                                                      \
+    "vld20.8 {q2,q3},[r3]\n"                                                                                       \
+    "vld21.8 {q2,q3},[r3]!\n"
 #define ED_SIXTEEN_PRODUCTS                                                                                            \
-    "vmladava.s8 r0, q4, q0\n\t"                                                                                       \
-    "vmladava.s8 r2, q4, q1\n\t"                                                                                       \
-    "vmladava.s8 r4, q4, q2\n\t"                                                                                       \
-    "vmladava.s8 r6, q4, q3\n\t"                                                                                       \
-    "vmladava.s8 r8, q5, q0\n\t"                                                                                       \
-    "vmladava.s8 r10, q5, q1\n\t"                                                                                      \
-    "vmladava.s8 r12, q5, q2\n\t"                                                                                      \
-    "vmladava.s8 lr, q5, q3\n\t"
+    "vmladava.s8 r0,q4,q0\n"                                                                                       \
+    "vmladava.s8 r2,q4,q1\n"                                                                                       \
+    "vmladava.s8 r4,q4,q2\n"                                                                                       \
+    "vmladava.s8 r6,q4,q3\n"                                                                                       \
+    "vmladava.s8 r8,q5,q0\n"                                                                                       \
+    "vmladava.s8 r10,q5,q1\n"                                                                                      \
+    "vmladava.s8 r12,q5,q2\n"                                                                                      \
+    "vmladava.s8 lr,q5,q3\n"
 /* Four sums -> TFLite's two roundings, zero point, limits, and out: q0 multipliers, q1 shifts. */
 #define ED_FOUR_FINISH(a, b, c, d, out)                                                                                \
-    "vmov q2[2], q2[0], " a ", " c "\n\t"                                                                              \
-    "vmov q2[3], q2[1], " b ", " d "\n\t"                                                                              \
-    "vqrdmulh.s32 q2, q2, q0\n\t"                                                                                      \
-    "vshr.s32 q3, q2, #31\n\t"                                                                                         \
-    "vadd.i32 q2, q2, q3\n\t"                                                                                          \
-    "vrshl.s32 q2, q2, q1\n\t"                                                                                         \
-    "vadd.i32 q2, q2, r3\n\t"                                                                                          \
-    "vmax.s32 q2, q2, q6\n\t"                                                                                          \
-    "vmin.s32 q2, q2, q7\n\t"                                                                                          \
-    "vstrb.32 q2, [" out "], #4\n\t"
+    "vmov q2[2],q2[0]," a "," c "\n"                                                                              \
+    "vmov q2[3],q2[1]," b "," d "\n"                                                                              \
+    "vqrdmulh.s32 q2,q2,q0\n"                                                                                      \
+    "vshr.s32 q3,q2,#31\n"                                                                                         \
+    "vadd.i32 q2,q2,q3\n"                                                                                          \
+    "vrshl.s32 q2,q2,q1\n"                                                                                         \
+    "vadd.i32 q2,q2,r3\n"                                                                                          \
+    "vmax.s32 q2,q2,q6\n"                                                                                          \
+    "vmin.s32 q2,q2,q7\n"                                                                                          \
+    "vstrb.32 q2,[" out "],#4\n"
 
 /* All groups of four outputs of two pixels. Registers are named because all fourteen are needed; r7 may be the frame
  * pointer and is kept by hand. */
 static void ed_pair_of_pixels(struct ed_helium *work) {
     register struct ed_helium *r0 __asm__("r0") = work;
-    __asm__ volatile("push {r7}\n\t"
-                     "mov r11, r0\n\t"
-                     "ldr.w r1, [r11, #44]\n\t"
-                     "vctp.8 r1\n\t"
-                     "ldrd r1, r3, [r11, #52]\n\t"
-                     "vdup.32 q6, r1\n\t"
-                     "vdup.32 q7, r3\n"
-                     "1:\n\t"
-                     "ldrd r5, r9, [r11, #0]\n\t"
-                     "ldrd r1, r3, [r11, #8]\n\t"
-                     "ldrd r7, r8, [r11, #16]\n\t"
-                     "add r0, r1, r8\n\t"
-                     "add r2, r3, r8\n\t"
-                     "strd r0, r2, [r11, #8]\n\t"
-                     "ldr.w r8, [r11, #24]\n\t"
-                     "ldrd r0, r2, [r8], #8\n\t"
-                     "ldrd r4, r6, [r8], #8\n\t"
-                     "str.w r8, [r11, #24]\n\t"
-                     "mov r8, r0\n\t"
-                     "mov r10, r2\n\t"
-                     "mov r12, r4\n\t"
-                     "mov lr, r6\n\t"
-                     "cbz r7, 3f\n"
-                     "2:\n\t" ED_SIXTEEN_WEIGHTS "vldrb.8 q4, [r5], #16\n\t"
-                     "vldrb.8 q5, [r9], #16\n\t" ED_SIXTEEN_PRODUCTS "subs r7, r7, #1\n\t"
+    __asm__ volatile("push {r7}\n"
+                     "mov r11,r0\n"
+                     "ldr.w r1,[r11,#44]\n"
+                     "vctp.8 r1\n"
+                     "ldrd r1,r3,[r11,#52]\n"
+                     "vdup.32 q6,r1\n"
+                     "vdup.32 q7,r3\n"
+                     "1:\n"
+                     "ldrd r5,r9,[r11,#0]\n"
+                     "ldrd r1,r3,[r11,#8]\n"
+                     "ldrd r7,r8,[r11,#16]\n"
+                     "add r0,r1,r8\n"
+                     "add r2,r3,r8\n"
+                     "strd r0,r2,[r11,#8]\n"
+                     "ldr.w r8,[r11,#24]\n"
+                     "ldrd r0,r2,[r8],#8\n"
+                     "ldrd r4,r6,[r8],#8\n"
+                     "str.w r8,[r11,#24]\n"
+                     "mov r8,r0\n"
+                     "mov r10,r2\n"
+                     "mov r12,r4\n"
+                     "mov lr,r6\n"
+                     "cbz r7,3f\n"
+                     "2:\n" ED_SIXTEEN_WEIGHTS "vldrb.8 q4,[r5],#16\n"
+                     "vldrb.8 q5,[r9],#16\n" ED_SIXTEEN_PRODUCTS "subs r7,r7,#1\n"
                      "bne 2b\n"
-                     "3:\n\t"
-                     "ldr.w r7, [r11, #44]\n\t"
-                     "cbz r7, 4f\n\t" ED_SIXTEEN_WEIGHTS "vpstt\n\t"
-                     "vldrbt.8 q4, [r5]\n\t"
-                     "vldrbt.8 q5, [r9]\n\t" ED_SIXTEEN_PRODUCTS "4:\n\t"
-                     "ldr.w r1, [r11, #28]\n\t"
-                     "vld20.32 {q0, q1}, [r1]\n\t"
-                     "vld21.32 {q0, q1}, [r1]!\n\t"
-                     "str.w r1, [r11, #28]\n\t"
-                     "ldr.w r3, [r11, #48]\n\t"
-                     "ldrd r5, r7, [r11, #32]\n\t" ED_FOUR_FINISH("r0", "r2", "r4", "r6", "r5")
+                     "3:\n"
+                     "ldr.w r7,[r11,#44]\n"
+                     "cbz r7,4f\n" ED_SIXTEEN_WEIGHTS "vpstt\n"
+                     "vldrbt.8 q4,[r5]\n"
+                     "vldrbt.8 q5,[r9]\n" ED_SIXTEEN_PRODUCTS "4:\n"
+                     "ldr.w r1,[r11,#28]\n"
+                     "vld20.32 {q0,q1},[r1]\n"
+                     "vld21.32 {q0,q1},[r1]!\n"
+                     "str.w r1,[r11,#28]\n"
+                     "ldr.w r3,[r11,#48]\n"
+                     "ldrd r5,r7,[r11,#32]\n" ED_FOUR_FINISH("r0", "r2", "r4", "r6", "r5")
                      ED_FOUR_FINISH("r8", "r10", "r12", "lr", "r7")
-                     "strd r5, r7, [r11, #32]\n\t"
-                     "ldr.w r7, [r11, #40]\n\t"
-                     "subs r7, r7, #1\n\t"
-                     "str.w r7, [r11, #40]\n\t"
-                     "bne.w 1b\n\t"
-                     "pop {r7}\n\t"
+                     "strd r5,r7,[r11,#32]\n"
+                     "ldr.w r7,[r11,#40]\n"
+                     "subs r7,r7,#1\n"
+                     "str.w r7,[r11,#40]\n"
+                     "bne.w 1b\n"
+                     "pop {r7}\n"
                      : "+r"(r0)
                      :
                      : "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory", "d0", "d1",
