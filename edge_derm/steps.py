@@ -30,7 +30,7 @@ from .bundle import (
     write_bundle,
 )
 from .bundle import onnx
-from .data import PREPROCESSING, preprocess, read_image
+from .data import PREPROCESSING, preprocess, read_image, split
 from .data.skin import tone, typology_angles
 from .errors import BackendError, BundleError, DataError, ModelError
 from .runtime import Classifier, Prediction, golden, load_engine
@@ -109,6 +109,32 @@ def tell_epoch(state: Any, model: Any) -> None:
             f"balanced {row['validation_balanced_accuracy']:.3f}, about {left_min:.1f} min left",
             file=sys.stderr,
         )
+
+
+def compress(
+    source: Path, out: Path, *, data: str | None = None, seed: int = 0, **choices: Any
+) -> dict[str, Any]:
+    """A trained run → a smaller run; see ``modeling.compression.tuning.Settings`` for the choices.
+
+    An interrupted folder is resumed. The data are the run's own unless named; where they are, its split is made again.
+    """
+    from .modeling import runs
+    from .modeling.compression import tuning
+
+    model, run = runs.load(source)
+    spec = data or (run.get("data") or {}).get("spec")
+    if not run or spec is None:
+        raise ModelError(
+            f"{source}: expected a run folder, got a bare model: compress needs to know classes and data",
+            code="run-missing",
+        )
+    dataset = select(spec, seed=seed, labels=run["classes"]).dataset
+    recorded = (
+        run["data"]["split"] if run["data"]["digest"] == dataset.digest else {"seed": seed, "fractions": None}
+    )
+    parts = split(dataset, seed=recorded["seed"], fractions=recorded["fractions"])
+    settings = tuning.Settings(seed=seed, **choices)
+    return tuning.compress(model, run, dataset, parts, settings, out, callbacks=[tell_epoch])
 
 
 def export(

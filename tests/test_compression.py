@@ -1,5 +1,6 @@
 """Compression: each method is held to what it promises, with oracles that do not share its code."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,11 +8,20 @@ import pytest
 
 keras = pytest.importorskip("keras", reason="Keras is not installed")
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+from edge_derm import steps  # noqa: E402
 from edge_derm.data import open_dataset  # noqa: E402
 from edge_derm.errors import ModelError  # noqa: E402
-from edge_derm.modeling import architecture, export as exporting  # noqa: E402
+from edge_derm.modeling import architecture, runs, export as exporting  # noqa: E402
 from edge_derm.modeling.compression import chain as chains  # noqa: E402
-from edge_derm.modeling.compression import equalise, quantise, reconstruct  # noqa: E402
+from edge_derm.modeling.compression import (  # noqa: E402
+    cluster,
+    equalise,
+    prune,
+    quantise,
+    reconstruct,
+    spare,
+    tuning,
+)  # noqa: E402
 from edge_derm.modeling.training import probabilities  # noqa: E402
 from edge_derm.runtime import Classifier  # noqa: E402
 from firmware_bridge.tflite import parse  # noqa: E402
@@ -228,3 +238,180 @@ def test_other_structures_are_exported_with_nearest_rounding_unless_asked_otherw
     with pytest.raises(ModelError) as caught:
         exporting.export(theirs, recipe="int8", calibration=pixels, rounding="reconstruct")
     assert caught.value.code == "chain-structure"
+
+
+def with_dead_channels(chain, dead):
+    """The chain with some channels of its first stage constant: nothing comes in, a constant goes out."""
+    layers = list(chain)
+    first, second = layers[0].kernel.copy(), layers[1].kernel.copy()
+    biases = [layers[0].bias.copy(), layers[1].bias.copy()]
+    first[..., dead], biases[0][dead] = 0, -1.0
+    second[:, :, dead], biases[1][dead] = 0, 0.7
+    layers[0] = dataclasses.replace(layers[0], kernel=first, bias=biases[0])
+    layers[1] = dataclasses.replace(layers[1], kernel=second, bias=biases[1])
+    return tuple(layers)
+
+
+def test_spare_channels_change_nothing_in_float_and_make_rounding_finer(chain, pixels):
+    dead = with_dead_channels(chain, [1, 4, 6])
+    used = spare.use_spares(dead, equalise.channel_ranges(dead, pixels), pixels)
+    copied = [np.abs(used[0].kernel[..., c]).max() > 0 for c in (1, 4, 6)]
+    assert all(copied) and used[0].kernel.shape == dead[0].kernel.shape
+    exact = chains.logits(dead, pixels)
+    # Half a step of padding at the borders, and of clipping at 6, is all that may differ.
+    assert np.abs(chains.logits(used, pixels) - exact).max() <= 0.02 * exact.std()
+    first = {dead[0].name, dead[1].name}
+
+    def rounded(name, values):
+        return tf.round(values * (255 / 6)) * (6 / 255) if name in first else values
+
+    errors = [
+        np.square(chains.logits(c, pixels, rounded) - chains.logits(c, pixels)).mean() for c in (dead, used)
+    ]
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_pruned_channels_are_gone_and_the_means_of_the_gone_ones_stay(model, chain, pixels):
+    share = 0.6
+    kept = prune.choose(chain, pixels, share=share)
+    means = {name: mean for name, (mean, _) in prune.statistics(chain, pixels).items()}
+    smaller = prune.narrow(model, kept, means)
+    widths = [layer.kernel.shape[-1] for layer in chains.fold(smaller) if layer.kind == "conv"]
+    assert widths == [len(channels) for channels in kept.values()]
+    assert prune.macs(chains.fold(smaller), 48) <= share * prune.macs(chain, 48)
+    # By hand: 24² × 27 × out, then 24² × 9 for each channel, …
+    c1, p1, p2 = widths
+    by_hand = 24**2 * (27 * c1 + 9 * c1 + c1 * p1) + 12**2 * (9 * p1 + p1 * p2) + p2 * 4
+    assert prune.macs(chains.fold(smaller), 48) == by_hand
+
+
+def test_channels_that_never_change_leave_without_a_trace(model, chain, pixels):
+    """Two channels are made constant; taking them out alters nothing, because what they gave moves into the next batch norm."""
+    still = keras.models.clone_model(model)
+    still.set_weights(model.get_weights())
+    name = [layer.name for layer in chain if layer.kind == "conv"][1]
+    norm = still.layers[still.layers.index(still.get_layer(name)) + 1]
+    gamma, beta, mean, variance = norm.get_weights()
+    gamma[:2], beta[:2] = 0, [1.5, -1.0]
+    norm.set_weights([gamma, beta, mean, variance])
+    folded = chains.fold(still)
+    # The depthwise layer behind them pads with zeros, so only a kernel of its centre keeps a constant constant.
+    behind = still.get_layer(folded[3].name)
+    kernel = behind.get_weights()[0]
+    kernel[:, :, :2] = 0
+    kernel[1, 1, :2] = 1
+    behind.set_weights([kernel])
+    folded = chains.fold(still)
+    means = {key: value for key, (value, _) in prune.statistics(folded, pixels).items()}
+    kept = {layer.name: np.arange(layer.bias.size) for layer in folded if layer.kind == "conv"}
+    kept[name] = np.arange(2, 16)
+    smaller = prune.narrow(still, kept, means)
+    assert np.abs(probabilities(smaller, pixels) - probabilities(still, pixels)).max() <= 2e-4
+
+
+def test_clustering_leaves_at_most_k_values_and_finds_separate_ones(model):
+    rng = np.random.default_rng(0)
+    centres = np.array([-3.0, -1.0, 0.5, 4.0])
+    near, found = cluster.cluster(rng.choice(centres, 200) + rng.normal(0, 0.02, 200), 4)
+    assert np.allclose(found, centres, atol=0.02) and len(np.unique(near)) == 4
+    copy, _ = cluster.cluster_kernels(model, 5)
+    assert tuning.distinct(copy) <= 5 < tuning.distinct(model)
+
+
+def test_choices_out_of_range_are_named(model, chain, pixels):
+    for code, call in (
+        ("prune-share", lambda: prune.choose(chain, pixels, share=1.5)),
+        ("prune-share", lambda: prune.choose(chain, pixels, share=0.001)),
+        ("prune-sparsity", lambda: prune.masks(model, sparsity=0.0)),
+        ("cluster-count", lambda: cluster.cluster_kernels(model, 1)),
+    ):
+        with pytest.raises(ModelError) as caught:
+            call()
+        assert caught.value.code == code
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+    """A quickly trained run of 32 px pictures."""
+    out = tmp_path_factory.mktemp("runs") / "parent"
+    steps.train("synthetic:160", out, size_px=32, epochs=2)
+    return out
+
+
+class Killed(Exception):
+    pass
+
+
+CHOICES = {
+    "channels": {"method": "prune", "keep": 0.5},
+    "weights": {"method": "prune", "sparsity": 0.7},
+    "cluster": {"method": "cluster", "clusters": 6},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CHOICES)
+def test_a_compressed_run_keeps_its_promise_to_the_end(kind, parent, tmp_path):
+    record = steps.compress(parent, tmp_path / "run", epochs=2, **CHOICES[kind])
+    found, stored = runs.load(tmp_path / "run")
+    assert stored["method"] == CHOICES[kind]["method"] and stored["validation"] == record["validation"]
+    before, _ = runs.load(parent)
+    if kind == "channels":
+        assert record["macs"] <= 0.5 * record["parent"]["macs"]
+        assert record["parameters"] == sum(w.numpy().size for w in found.trainable_weights)
+        assert record["parameters"] < record["parent"]["parameters"]
+    elif kind == "weights":
+        kernels = [w.numpy() for w in found.trainable_weights if w.shape[:2] == (1, 1)]
+        zeros = sum((k == 0).sum() for k in kernels) / sum(k.size for k in kernels)
+        assert zeros == pytest.approx(0.7, abs=0.01)
+    else:
+        kernels = [w.numpy() for w in found.trainable_weights if len(w.shape) == 4]
+        assert max(len(np.unique(kernel)) for kernel in kernels) <= 6
+    changed = [
+        a.shape != b.shape or not np.array_equal(a, b)
+        for a, b in zip(found.get_weights(), before.get_weights())
+    ]
+    assert any(changed)
+
+
+@pytest.mark.slow
+def test_a_resumed_compression_equals_an_uninterrupted_one(parent, tmp_path, monkeypatch):
+    choices = {**CHOICES["cluster"], "epochs": 2}
+    whole = steps.compress(parent, tmp_path / "whole", **choices)
+
+    def kill(state, model):
+        if state.epoch == 2:  # before its state is written
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "tell_epoch", kill)
+        with pytest.raises(Killed):
+            steps.compress(parent, tmp_path / "parts", **choices)
+    resumed = steps.compress(parent, tmp_path / "parts", **choices)
+    for a, b in zip(
+        runs.load(tmp_path / "whole")[0].get_weights(), runs.load(tmp_path / "parts")[0].get_weights()
+    ):
+        assert np.array_equal(a, b)
+    assert resumed["history"] == whole["history"]
+
+
+@pytest.mark.slow
+def test_distillation_needs_a_teacher_and_follows_it(parent, tmp_path):
+    with pytest.raises(ModelError) as caught:
+        steps.compress(parent, tmp_path / "none", method="distill")
+    assert caught.value.code == "distill-teacher"
+    steps.train("synthetic:160", tmp_path / "teacher", size_px=48, epochs=2, seed=1)
+    record = steps.compress(
+        parent,
+        tmp_path / "run",
+        method="distill",
+        teachers=(str(tmp_path / "teacher"),),
+        weight=50.0,
+        epochs=3,
+    )
+    assert record["method"] == "distill" and record["size_px"] == 32
+    teacher, student, before = (runs.load(p)[0] for p in (tmp_path / "teacher", tmp_path / "run", parent))
+    data = open_dataset("synthetic:160")
+    wanted = probabilities(teacher, data.images(48))
+    gaps = [np.abs(probabilities(m, data.images(32)) - wanted).mean() for m in (student, before)]
+    assert gaps[0] < gaps[1]

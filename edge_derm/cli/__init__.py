@@ -21,6 +21,7 @@ from ..errors import EdgeDermError
 COMMANDS = {
     "demo": ("demo", "The main job on the built-in data, start to end."),
     "train": ("make", "Train a Dilated-MobileNet on a folder of labelled images."),
+    "compress": ("compress", "Prune, cluster or distil a trained model, with its parent as teacher."),
     "export": ("make", "Turn a trained model into a verified bundle."),
     "adopt": ("make", "Make a bundle of anyone's .tflite image classifier."),
     "inspect": ("look", "What is inside a bundle or a .tflite file."),

@@ -124,13 +124,34 @@ def train(
         ModelError: ``run-differs`` (the folder holds another run), ``variant-…``, ``weights-…``, ``training-diverged``.
         DataError: images that do not decode.
     """
-    started = time.monotonic()
     identity = _identity(dataset, parts, config)
+
+    def told(state: State, session: Session) -> dict[str, Any]:
+        return _record(dataset, parts, config, state, session.labels, identity)
+
+    return carry_out(out, identity, lambda: Session(dataset, parts, config), told, callbacks=callbacks)
+
+
+def carry_out(
+    out: Path,
+    identity: dict[str, Any],
+    make: Callable[[], Session],
+    record_of: Callable[[State, Session], dict[str, Any]],
+    *,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
+    """Begin, or go on with, the run that ``identity`` names, to its end in the folder ``out``; return its record.
+
+    Raises:
+        ModelError: ``run-differs``, ``training-diverged``.
+    """
+    started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     finished = _finished(out, identity)
     if finished is not None:
         return finished
-    session = Session(dataset, parts, config)
+    session = make()
+    config = session.config
     state = read_state(out / runs.CHECKPOINT, identity) or session.fresh()
     session.restore(state)
     spent = state.seconds
@@ -142,7 +163,7 @@ def train(
             callback(state, session.model)
         write_state(out / runs.CHECKPOINT, state, identity)
     session.adopt_best(state)
-    record = _record(dataset, parts, config, state, session.labels, identity)
+    record = record_of(state, session)
     runs.save(out, session.model, record)
     return record
 
@@ -159,23 +180,16 @@ def probabilities(model: keras.Model, pixels: np.ndarray, *, batch: int = 64) ->
 class Session:
     """What lives while a run is trained: pixels, model, optimizer, the compiled step."""
 
-    def __init__(self, dataset: Dataset, parts: Split, config: TrainConfig) -> None:
+    def __init__(
+        self, dataset: Dataset, parts: Split, config: TrainConfig, *, start: keras.Model | None = None
+    ) -> None:
         self.config, self.labels = config, dataset.labels
         keras.utils.set_random_seed(config.seed)
         train_part, judged = parts.parts["train"], parts.parts["validation"]
         self.stored = dataset.images(round(config.size_px * STORED), train_part)
         self.targets = dataset.targets(train_part)
         self.judged, self.judged_targets = dataset.images(config.size_px, judged), dataset.targets(judged)
-        self.model = architecture.build(
-            config.dilation,
-            alpha=config.alpha,
-            size_px=config.size_px,
-            classes=len(dataset.labels),
-            dropout=config.dropout,
-            dropout_depth=config.dropout_depth,
-        )
-        if config.weights:
-            start_from(self.model, Path(config.weights))
+        self.model = start or _fresh(config, classes=len(dataset.labels))
         self.live = keras.models.clone_model(self.model)  # trained; ``model`` holds the average
         self.live.set_weights(self.model.get_weights())
         self.logits = architecture.logits_of(self.live)
@@ -297,24 +311,47 @@ class Session:
             if self.bank:
                 tape.watch(r)
                 images = self.bank.add(images, r)
-            logits = self.logits(images, training=True) + self.adjustment
+            raw = self.logits(images, training=True)
+            logits = raw + self.adjustment
             loss = tf.reduce_mean(
                 keras.losses.categorical_crossentropy(
                     wanted, logits, from_logits=True, label_smoothing=self.config.label_smoothing
                 )
-            )
+            ) + self.pull(images, raw)
         variables = self.live.trainable_variables
         slopes, up = tape.gradient(loss, (variables, r))
         self.optimizer.apply_gradients(zip(slopes, variables))
         if self.bank:
             self.bank.ascend(which, r, up)
+        self.settle()
         for average, live in zip(self.model.weights, self.live.weights):
             if average.dtype == "float32":
                 average.assign(average * keep + live * (1 - keep))
         return loss
 
+    def pull(self, images: Any, logits: Any) -> Any:
+        """What else a step's loss holds (a session with a teacher says more)."""
+        return 0.0
+
+    def settle(self) -> None:
+        """What must hold of the weights after every step (a session with a constraint says more)."""
+
     def _optimizer_values(self) -> list[np.ndarray]:
         return [variable.numpy() for variable in self.optimizer.variables]
+
+
+def _fresh(config: TrainConfig, *, classes: int) -> keras.Model:
+    model = architecture.build(
+        config.dilation,
+        alpha=config.alpha,
+        size_px=config.size_px,
+        classes=classes,
+        dropout=config.dropout,
+        dropout_depth=config.dropout_depth,
+    )
+    if config.weights:
+        start_from(model, Path(config.weights))
+    return model
 
 
 def start_from(model: keras.Model, path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Everything between a trained network and its int8 conversion: equalised, centred, rounded by reconstruction, its ranges fixed."""
+"""Everything between a trained network and its int8 conversion: equalised, dead channels used, logits centred,
+weights rounded by reconstruction, ranges fixed."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import numpy as np
 from edge_derm.modeling.compression import equalise as equalising
 from edge_derm.modeling.compression.chain import POOL, Layer, fold, forward, unfold
 from edge_derm.modeling.compression.reconstruct import quantiser, ranges_of, reconstruct
+from edge_derm.modeling.compression.spare import use_spares
 
 ROUNDED_ON = 256  # images that weights are rounded on; ranges are taken from all that are given
 LEAST_LOGIT = -6.0  # below, a class has under a quarter of a percent of the better of the two best
@@ -48,8 +50,9 @@ def prepare_weights(model: keras.Model, pixels: np.ndarray) -> keras.Model:
 def level(
     chain: Sequence[Layer], pixels: np.ndarray
 ) -> tuple[tuple[Layer, ...], dict[str, tuple[float, float]]]:
-    """The same function with channels equalised and logits centred, and the range of every activation in it."""
+    """The same function with channels equalised, dead ones used and logits centred, and the range of every activation in it."""
     chain = equalising.equalise(chain, equalising.channel_ranges(chain, pixels))
+    chain = use_spares(chain, equalising.channel_ranges(chain, pixels), pixels)
     chain = equalising.centre_logits(chain, pooled(chain, pixels))
     ranges = ranges_of(equalising.channel_ranges(chain, pixels))
     low, high = ranges[chain[-1].name]

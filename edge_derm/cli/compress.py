@@ -1,0 +1,63 @@
+"""``compress``: Keras to smaller Keras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import steps
+from . import options as shared
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.option(
+    "--method",
+    type=click.Choice(["prune", "cluster", "distill"]),
+    required=True,
+    help="Take channels (or weights) out, let weights share values, or learn from a better network.",
+)
+@click.option(
+    "--keep", type=float, default=0.6, show_default=True, help="prune: share of the MACs that stays."
+)
+@click.option(
+    "--sparsity",
+    type=float,
+    default=None,
+    help="prune: instead of channels, set this share of the pointwise weights to zero.",
+)
+@click.option(
+    "--clusters", type=int, default=32, show_default=True, help="cluster: distinct weights of a kernel."
+)
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="RUN",
+    help="Whom to learn from, repeatable for an ensemble; other widths and sizes are welcome (default: the run itself).",
+)
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--data", metavar="DIR", help="Images (default: those the run was trained on).")
+@shared.seed_option
+@shared.out_option("The run folder; an interrupted one is resumed.")
+@shared.json_option
+def compress(run: Path, out: Path, json_file: str | None, **choices: Any) -> None:
+    """Make a trained model smaller.
+
+    \b
+    Example:  edge-derm compress runs/d1 --method prune --keep 0.6 --out runs/d1-60
+    """
+    record = steps.compress(run, out, **choices)
+    before, after = record["parent"], record["validation"]
+    shared.emit(
+        record,
+        json_file,
+        (
+            f"{out}: {record['method']}: {record['parameters']:,} of {before['parameters']:,} parameters, "
+            f"{record['macs'] / before['macs']:.0%} of the MACs, {record['sparsity']:.0%} zeros; validation accuracy "
+            f"{after['accuracy']:.3f} (was {before['validation']['accuracy']:.3f}), "
+            f"balanced {after['balanced_accuracy']:.3f} (was {before['validation']['balanced_accuracy']:.3f})"
+        ),
+    )

@@ -1,0 +1,258 @@
+"""``compress``: a trained network made smaller, then tuned with its parent (or better ones) as teacher.
+
+Each method is a start (``prune``, ``cluster``) and what must hold after every step; the loop, its resumption and its files are
+those of ``training``. The teacher's part of the loss is Hinton et al., 2015, https://arxiv.org/abs/1503.02531.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from edge_derm.data import Dataset, Split
+from edge_derm.errors import ModelError
+from edge_derm.modeling import architecture, runs
+from edge_derm.modeling.checkpoint import State
+from edge_derm.modeling.compression import cluster, prune
+from edge_derm.modeling.compression.chain import fold
+from edge_derm.modeling.interface import input_size
+from edge_derm.modeling.training import Callback, Session, TrainConfig, carry_out
+
+METHODS = ("prune", "cluster", "distill")
+JUDGED_ON = 256  # training images that say which channels matter
+Constraint = Callable[[keras.Model], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice of a compression."""
+
+    method: str
+    keep: float = 0.6  # prune: share of the MACs that stays
+    sparsity: float | None = (
+        None  # prune: zero weights instead of taking channels out; their share of pointwise kernels
+    )
+    clusters: int = 32  # cluster: distinct weights of a kernel
+    teachers: tuple[str, ...] = ()  # run folders; none: the parent
+    weight: float = 2.0  # of the teacher in the loss; that of the labels is 1
+    temperature: float = 2.0
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+
+class Tuning(Session):
+    """A training session that starts from a network, listens to teachers, and keeps a constraint."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        parts: Split,
+        config: TrainConfig,
+        *,
+        start: keras.Model,
+        teachers: Sequence[keras.Model],
+        settings: Settings,
+        constraint: Constraint | None,
+    ) -> None:
+        super().__init__(dataset, parts, config, start=start)
+        self.teachers = [(input_size(model), architecture.logits_of(model)) for model in teachers]
+        self.settings, self.constraint = settings, constraint
+
+    def pull(self, images: Any, logits: Any) -> Any:
+        """Divergence from the teachers' mean softened decision."""
+        temperature, size_px = self.settings.temperature, self.config.size_px
+        softened = []
+        for side, teacher in self.teachers:
+            seen = images if side == size_px else tf.image.resize(images, (side, side))
+            softened.append(tf.nn.softmax(teacher(seen, training=False) / temperature))
+        wanted = tf.add_n(softened) / len(softened)
+        loss = tf.nn.softmax_cross_entropy_with_logits(labels=wanted, logits=logits / temperature)
+        return self.settings.weight * temperature**2 * tf.reduce_mean(loss)
+
+    def settle(self) -> None:
+        if self.constraint is not None:
+            self.constraint(self.live)
+
+
+def compress(
+    parent: keras.Model,
+    run: Mapping[str, Any],
+    dataset: Dataset,
+    parts: Split,
+    settings: Settings,
+    out: Path,
+    *,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
+    """Compress the network of a run into the run folder ``out``; an interrupted folder is gone on with. Returns the record.
+
+    Args:
+        run: the parent's record (``runs.load``).
+        parts: the split that the parent was trained with, where the data are the same.
+
+    Raises:
+        ModelError: ``method-unknown``, ``distill-teacher``, ``labels-differ``, ``prune-…``, ``cluster-…``, ``chain-structure``,
+            ``run-differs``, ``training-diverged``.
+    """
+    config = _config(run, settings)
+    teachers = _teachers(parent, run, settings)
+    identity = _identity(parent, dataset, parts, config, settings)
+    seen = dataset.images(config.size_px, _few(parts.parts["train"], settings.seed))
+
+    def make() -> Session:
+        start, constraint = begin(parent, seen, settings)
+        return Tuning(
+            dataset, parts, config, start=start, teachers=teachers, settings=settings, constraint=constraint
+        )
+
+    def told(state: State, session: Session) -> dict[str, Any]:
+        return _record(run, session.model, state, settings, identity)
+
+    return carry_out(out, identity, make, told, callbacks=callbacks)
+
+
+def begin(
+    parent: keras.Model, pixels: np.ndarray, settings: Settings
+) -> tuple[keras.Model, Constraint | None]:
+    """The network that tuning starts from, and what is restored after each step."""
+    if settings.method == "prune" and settings.sparsity is None:
+        return prune.prune_channels(parent, pixels, share=settings.keep), None
+    copy = keras.models.clone_model(parent)
+    copy.set_weights(parent.get_weights())
+    if settings.method == "prune":
+        constraint = masked(prune.masks(copy, sparsity=settings.sparsity or 0))
+        constraint(copy)
+        return copy, constraint
+    if settings.method == "cluster":
+        copy, assignments = cluster.cluster_kernels(parent, settings.clusters)
+        return copy, shared(assignments)
+    return copy, None
+
+
+def masked(masks: Mapping[str, np.ndarray]) -> Constraint:
+    """Zero weights stay zero."""
+
+    def settle(model: keras.Model) -> None:
+        for name, mask in masks.items():
+            kernel = model.get_layer(name).kernel
+            kernel.assign(kernel * mask)
+
+    return settle
+
+
+def shared(assignments: Mapping[str, np.ndarray]) -> Constraint:
+    """Weights of one cluster stay equal: each takes their mean."""
+
+    def settle(model: keras.Model) -> None:
+        for name, near in assignments.items():
+            kernel = model.get_layer(name).kernel
+            means = tf.math.unsorted_segment_mean(tf.reshape(kernel, [-1]), near.ravel(), int(near.max()) + 1)
+            kernel.assign(tf.gather(means, near))
+
+    return settle
+
+
+def _few(indices: np.ndarray, seed: int) -> np.ndarray:
+    if len(indices) <= JUDGED_ON:
+        return indices
+    return np.sort(np.random.default_rng(seed).choice(indices, JUDGED_ON, replace=False))
+
+
+def _config(run: Mapping[str, Any], settings: Settings) -> TrainConfig:
+    if settings.method not in METHODS:
+        raise ModelError(
+            f"method: expected one of {', '.join(METHODS)}, got {settings.method!r}", code="method-unknown"
+        )
+    return replace(
+        TrainConfig(),
+        variant=run["variant"],
+        dilation=dict(run["dilation"]),
+        alpha=run["alpha"],
+        size_px=run["size_px"],
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        ema_epochs=min(TrainConfig.ema_epochs, settings.epochs / 5),
+    )
+
+
+def _teachers(parent: keras.Model, run: Mapping[str, Any], settings: Settings) -> list[keras.Model]:
+    if not settings.teachers:
+        if settings.method == "distill":
+            raise ModelError(
+                "distill: expected a better network to learn from, got none: give --teacher RUN",
+                code="distill-teacher",
+            )
+        return [parent]
+    found = []
+    for path in settings.teachers:
+        model, record = runs.load(Path(path))
+        if record and list(record["classes"]) != list(run["classes"]):
+            raise ModelError(
+                f"{path}: expected a teacher of the classes {', '.join(run['classes'])}, got {', '.join(record['classes'])}",
+                code="labels-differ",
+            )
+        found.append(model)
+    return found
+
+
+def _identity(
+    parent: keras.Model, dataset: Dataset, parts: Split, config: TrainConfig, settings: Settings
+) -> dict[str, Any]:
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(v).tobytes() for v in parent.get_weights()))
+    whole = {
+        "config": asdict(config),
+        "settings": asdict(settings),
+        "parent": digest.hexdigest(),
+        "data": dataset.digest,
+        "split": parts.digest,
+    }
+    return dict(json.loads(json.dumps(whole)))
+
+
+def sparsity(model: keras.Model) -> float:
+    """Share of zeros among the weights of all convolutions and the classifier."""
+    kernels = [layer.get_weights()[0] for layer in model.layers if hasattr(layer, "kernel")]
+    return float(sum((k == 0).sum() for k in kernels) / sum(k.size for k in kernels))
+
+
+def distinct(model: keras.Model) -> int:
+    """Distinct weights of the convolution kernel that has most."""
+    convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    kernels = [layer.get_weights()[0] for layer in model.layers if isinstance(layer, convolutions)]
+    return max(len(np.unique(kernel)) for kernel in kernels)
+
+
+def _record(
+    run: Mapping[str, Any],
+    model: keras.Model,
+    state: State,
+    settings: Settings,
+    identity: dict[str, Any],
+) -> dict[str, Any]:
+    kept = ("variant", "alpha", "size_px", "dilation", "classes", "data", "seed")
+    return {
+        **{key: run.get(key) for key in kept},
+        "record": "compress",
+        "method": settings.method,
+        "settings": asdict(settings),
+        "parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
+        "macs": prune.macs(fold(model), int(run["size_px"])),
+        "sparsity": sparsity(model),
+        "distinct_weights": distinct(model),
+        "best_epoch": state.best_epoch,
+        "validation": state.validation,
+        "parent": {"parameters": run["parameters"], "macs": run["macs"], "validation": run["validation"]},
+        "history": state.history,
+        "seconds": state.seconds,
+        "versions": runs.versions(),
+        "identity": identity,
+    }
