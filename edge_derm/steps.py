@@ -129,9 +129,8 @@ def compress(
             code="run-missing",
         )
     dataset = select(spec, seed=seed, labels=run["classes"]).dataset
-    recorded = (
-        run["data"]["split"] if run["data"]["digest"] == dataset.digest else {"seed": seed, "fractions": None}
-    )
+    same = run["data"]["digest"] == dataset.digest
+    recorded: dict[str, Any] = run["data"]["split"] if same else {"seed": seed, "fractions": None}
     parts = split(dataset, seed=recorded["seed"], fractions=recorded["fractions"])
     settings = tuning.Settings(seed=seed, **choices)
     return tuning.compress(model, run, dataset, parts, settings, out, callbacks=[tell_epoch])

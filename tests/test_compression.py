@@ -9,7 +9,7 @@ import pytest
 keras = pytest.importorskip("keras", reason="Keras is not installed")
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 from edge_derm import steps  # noqa: E402
-from edge_derm.data import open_dataset  # noqa: E402
+from edge_derm.data import open_dataset, split  # noqa: E402
 from edge_derm.errors import ModelError  # noqa: E402
 from edge_derm.modeling import architecture, runs, export as exporting  # noqa: E402
 from edge_derm.modeling.compression import chain as chains  # noqa: E402
@@ -22,7 +22,7 @@ from edge_derm.modeling.compression import (  # noqa: E402
     spare,
     tuning,
 )  # noqa: E402
-from edge_derm.modeling.training import probabilities  # noqa: E402
+from edge_derm.modeling.training import TrainConfig, probabilities  # noqa: E402
 from edge_derm.runtime import Classifier  # noqa: E402
 from firmware_bridge.tflite import parse  # noqa: E402
 
@@ -396,22 +396,35 @@ def test_a_resumed_compression_equals_an_uninterrupted_one(parent, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_distillation_needs_a_teacher_and_follows_it(parent, tmp_path):
+def test_distillation_needs_a_teacher(parent, tmp_path):
     with pytest.raises(ModelError) as caught:
         steps.compress(parent, tmp_path / "none", method="distill")
     assert caught.value.code == "distill-teacher"
-    steps.train("synthetic:160", tmp_path / "teacher", size_px=48, epochs=2, seed=1)
-    record = steps.compress(
-        parent,
-        tmp_path / "run",
-        method="distill",
-        teachers=(str(tmp_path / "teacher"),),
-        weight=50.0,
-        epochs=3,
+
+
+@pytest.mark.slow
+def test_the_teachers_part_of_the_loss_by_hand(parent):
+    """Two teachers, one of another input size: mean of the softened decisions, cross-entropy, times weight and temperature²."""
+    model, run = runs.load(parent)
+    dataset = open_dataset("synthetic:160")
+    parts = split(dataset, seed=0)
+    settings = tuning.Settings("distill", weight=3.0, temperature=2.0)
+    wide = architecture.build({}, size_px=48, classes=len(run["classes"]))
+    session = tuning.Tuning(
+        dataset,
+        parts,
+        TrainConfig(size_px=32),
+        start=model,
+        teachers=[model, wide],
+        settings=settings,
+        constraint=None,
     )
-    assert record["method"] == "distill" and record["size_px"] == 32
-    teacher, student, before = (runs.load(p)[0] for p in (tmp_path / "teacher", tmp_path / "run", parent))
-    data = open_dataset("synthetic:160")
-    wanted = probabilities(teacher, data.images(48))
-    gaps = [np.abs(probabilities(m, data.images(32)) - wanted).mean() for m in (student, before)]
-    assert gaps[0] < gaps[1]
+    images = dataset.images(32, range(6)).astype(np.float32) / 128 - 1
+    logits = np.random.default_rng(0).normal(0, 2, (6, len(run["classes"]))).astype(np.float32)
+    scores = [
+        architecture.logits_of(model)(images).numpy(),
+        architecture.logits_of(wide)(tf.image.resize(images, (48, 48))).numpy(),
+    ]
+    wanted = sum(softmax(z / 2) for z in scores) / 2
+    by_hand = -3.0 * 4.0 * (wanted * np.log(softmax(logits / 2))).sum(axis=1).mean()
+    assert float(session.pull(images, logits)) == pytest.approx(by_hand, rel=1e-4)
