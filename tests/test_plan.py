@@ -139,6 +139,7 @@ def disturbed(made: Plan) -> str:
     return "an output is gone" if any(broken(*row) for row in ends) else ""
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(networks(), st.data())
 def test_a_plan_never_lets_a_row_be_disturbed(graph, data):
@@ -153,6 +154,7 @@ def test_a_plan_never_lets_a_row_be_disturbed(graph, data):
     assert sorted(produced) == [(k, row) for k, count in enumerate(rows) for row in range(count)]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(networks(), st.data())
 def test_the_prover_and_the_bytes_agree_on_moved_blocks(graph, data):
@@ -189,6 +191,7 @@ def test_a_ring_that_is_too_small_is_never_proved(graph, data):
     assert disturbed(replace(made, blocks=blocks))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, dilation, limit", [(96, 1, 45_000), (128, 1, 70_000), (128, 2, 70_000)])
 def test_a_mobilenet_needs_less_than_half_of_a_tensor_by_tensor_arena(size, dilation, limit):
     made = plan(mobilenet(size, dilation=dilation))
@@ -203,6 +206,7 @@ def test_a_mean_over_the_whole_map_never_needs_the_whole_map():
     assert disturbed(made) == ""
 
 
+@pytest.mark.slow
 def test_a_larger_arena_buys_fewer_steps_and_is_never_exceeded():
     graph = mobilenet(64)
     small, roomy = plan(graph, arena_limit=0), plan(graph, arena_limit=24_000)
@@ -211,6 +215,7 @@ def test_a_larger_arena_buys_fewer_steps_and_is_never_exceeded():
     assert disturbed(roomy) == ""
 
 
+@pytest.mark.slow
 def test_without_a_limit_the_arena_is_at_most_a_third_above_the_smallest():
     graph = mobilenet(64)
     small, made = plan(graph, arena_limit=0), plan(graph)
