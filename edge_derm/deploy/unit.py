@@ -56,7 +56,7 @@ Environment={environment}
 EnvironmentFile=@ROOT@/source.env
 Restart=on-failure
 RestartSec=2
-TimeoutStartSec=120
+TimeoutStartSec=300
 WatchdogSec=30
 MemoryMax={int(memory_mb or 700) + 100}M
 {_SANDBOX}
