@@ -148,8 +148,11 @@ def _moments(inputs: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.nda
     count, middle = len(wanted), wanted.mean(axis=0, dtype=np.float64)
     if inputs.ndim == 2:
         mean = inputs.mean(axis=0, dtype=np.float64)
-        gram = (inputs.T @ inputs).astype(np.float64) / count - np.outer(mean, mean)
-        return mean, gram, (inputs.T @ wanted).astype(np.float64) / count - np.outer(mean, middle)
+        # Centred first: of nearly constant inputs (a model of few epochs) the difference of two large moments is rounding alone,
+        # and no longer positive definite.
+        centred = (inputs - mean).astype(np.float32)
+        gram = (centred.T @ centred).astype(np.float64) / count
+        return mean, gram, (centred.T @ (wanted - middle).astype(np.float32)).astype(np.float64) / count
     mean = inputs.mean(axis=1, dtype=np.float64)
     second = np.stack([[(a * b).mean(axis=0) for b in inputs] for a in inputs])  # [9, 9, C]
     gram = second.transpose(2, 0, 1) - np.einsum("ic,jc->cij", mean, mean)
