@@ -41,7 +41,7 @@ def desk(tmp_path):
 def test_the_shell_and_python_examples_run(desk):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     commands = block("Your images", "sh")
-    assert len(commands.strip().splitlines()) == 6
+    assert len(commands.strip().splitlines()) == 7
     done = subprocess.run(
         ["sh", "-e", "-c", commands], cwd=desk, env=environment, capture_output=True, text=True
     )

@@ -343,6 +343,7 @@ class Plain:
     """The service as a plain process, for machines without systemd: nobody starts it again after a crash or a reboot."""
 
     name = "process"
+    started = None  # the process this visit started: for a moment it has no command line yet
 
     def start(self, board, release):
         """Stop the one that runs, start the release's."""
@@ -358,7 +359,7 @@ class Plain:
         command += [word.replace("@ROOT@", board.root) for word in release["arguments"]]
         with open(board.path("service.log"), "ab") as log, open(os.devnull) as nothing:
             # Not subprocess: the service outlives this program on purpose.
-            os.posix_spawn(
+            self.started = os.posix_spawn(
                 "/bin/sh",
                 ["sh", "-c", 'cd "$0" && exec "$@"', folder, *command],
                 dict(board.environment(), EDGE_DERM_SOURCE=release["source"]),
@@ -396,7 +397,7 @@ class Plain:
 
     def ended(self, board):
         """Whether the process is gone."""
-        return not self.pids(board)
+        return (self.started is None or zombie(self.started)) and not self.pids(board)
 
     def last_words(self, board):
         """The last line of its log."""

@@ -335,6 +335,7 @@ class Session:
 
     def settle(self) -> None:
         """What must hold of the weights after every step (a session with a constraint says more)."""
+        return None  # TensorFlow cannot trace a function that is nothing but its docstring
 
     def _optimizer_values(self) -> list[np.ndarray]:
         return [variable.numpy() for variable in self.optimizer.variables]
