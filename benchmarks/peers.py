@@ -109,6 +109,11 @@ def measure(
     peers = [Peer(name, model_of(name, models), frame, size_px) for name in names]
     try:
         running = [peer for peer in peers if peer.runs]
+        if not {"edge_derm", "litert"} <= {peer.name for peer in running}:
+            said = [f"{peer.name}: {peer.hello['missing']}" for peer in peers if not peer.runs]
+            raise click.ClickException(
+                f"{recipe}: {'; '.join(said)} (int8 bundles are exported with --io uint8)"
+            )
         taken = {
             (peer.name, stage): np.empty((rounds, RUNS)) for peer in running for stage in peer.hello["stages"]
         }

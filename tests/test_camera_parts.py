@@ -149,7 +149,8 @@ def test_the_log_never_outgrows_its_limit(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_counted_and_a_vanished_folder_too(tmp_path: Path) -> None:
-    log = Log(tmp_path)
+    log, told = Log(tmp_path), []
+    log.on_loss = lambda: told.append(log.lost)
     log(frame(), answer([0.9, 0.1]))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (tmp_path / "predictions-000001.jsonl").stat().st_size
@@ -158,7 +159,7 @@ def test_a_full_disk_is_counted_and_a_vanished_folder_too(tmp_path: Path) -> Non
         log(frame(), answer([0.9, 0.1]))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert log.lost == 1
+    assert log.lost == 1 and told == [1]
     (tmp_path / "predictions-000001.jsonl").unlink()
     tmp_path.rmdir()
     log(frame(), answer([0.9, 0.1]))

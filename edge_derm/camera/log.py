@@ -42,6 +42,7 @@ class Log:
         self._consent = consent
         self._last_frame_s = 0.0
         self.lost = 0
+        self.on_loss: Callable[[], None] = lambda: None  # told of every line that could not be kept
         (folder / "frames" if consent else folder).mkdir(parents=True, exist_ok=True)
         if consent:
             files.write_text(
@@ -58,6 +59,7 @@ class Log:
                 self._keep(frame, now_s)
         except OSError:
             self.lost += 1
+            self.on_loss()
 
     def _append(self, line: str) -> None:
         try:

@@ -67,6 +67,7 @@ def show(
         )
         logging = Log(log, limit_bytes=int(log_limit_mb * 1e6), consent=consent) if log else None
         if logging:
+            logging.on_loss = lambda: loop.counters.count("not_logged")
             loop.attach(logging)
         notifier = Notifier()
         closing.callback(notifier.close)
