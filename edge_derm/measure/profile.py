@@ -8,13 +8,13 @@ noise can come out negative. The first cost holds the call itself, so the costs 
 
 from __future__ import annotations
 
-import struct
 import time
 from typing import Any
 
 import numpy as np
 
 from edge_derm.bundle import check_model
+from edge_derm.bundle.trim import trim
 from edge_derm.errors import TargetError
 from edge_derm.measure.benchmark import bootstrap
 from edge_derm.runtime import load_engine
@@ -29,8 +29,6 @@ METHOD = (
 ROUNDS, ROUNDS_LEAST, BUDGET_S = 200, 30, 30.0
 COPIES = 3
 OPERATORS_MOST = 500
-_SUBGRAPHS, _SIGNATURES = 2, 7  # fields of table Model in TFLite's schema.fbs
-_OUTPUTS, _OPERATORS = 2, 3  # of table SubGraph
 
 
 def profile(model: bytes, *, backend: str = "litert", threads: int = 1, seed: int = 0) -> dict[str, Any]:
@@ -45,7 +43,7 @@ def profile(model: bytes, *, backend: str = "litert", threads: int = 1, seed: in
         the median over rounds with its bootstrap 95 % interval, a share that of all costs.
 
     Raises:
-        TargetError: ``profile-operators`` (more than 500), ``profile-cut`` (the file does not come apart).
+        TargetError: ``profile-operators`` (more than 500). ModelError: ``trim-shared`` (the file does not come apart).
         BundleError, BackendError: as ``load_engine``.
     """
     graph = check_model(model)
@@ -84,30 +82,10 @@ def profile(model: bytes, *, backend: str = "litert", threads: int = 1, seed: in
 def cut(model: bytes, graph: Graph, last: int) -> bytes:
     """The model with its operators up to ``last``, whose first output is the cut's output.
 
-    Vectors of a flatbuffer are only made shorter, in place: nothing moves. The result is read back before native code sees it.
-
     Raises:
-        TargetError: ``profile-cut``.
+        ModelError: ``trim-shared``.
     """
-    data = bytearray(model)
-    root = _u32(data, 0)
-    subgraph = _follow(data, _vector(data, root, _SUBGRAPHS) + 4)
-    outputs, operators = _vector(data, subgraph, _OUTPUTS), _vector(data, subgraph, _OPERATORS)
-    end = graph.ops[last].outputs[0]
-    struct.pack_into("<Ii", data, outputs, 1, end)
-    struct.pack_into("<I", data, operators, last + 1)
-    signatures = _field(data, root, _SIGNATURES)
-    if signatures:  # they name the old outputs
-        struct.pack_into("<I", data, _follow(data, signatures), 0)
-    made = check_model(bytes(data), where=f"cut after operator {last}")
-    same = [op.inputs for op in made.ops] == [op.inputs for op in graph.ops[: last + 1]]
-    if not same or made.outputs != (end,) or made.inputs != graph.inputs:
-        raise TargetError(
-            f"profile: expected operators 0 to {last} and output {end}, got {len(made.ops)} operators and output "
-            f"{made.outputs}: this file shares its tables; measure without --profile",
-            code="profile-cut",
-        )
-    return bytes(data)
+    return trim(model, graph, 0, last, inputs=graph.inputs, outputs=graph.ops[last].outputs[:1])
 
 
 def load(model: bytes, backend: str, threads: int, *, seed: int) -> InterpreterEngine:
@@ -150,31 +128,3 @@ def best_copies(taken: np.ndarray) -> np.ndarray:
     """
     best = np.median(taken, axis=0).argmin(axis=0)
     return taken[:, best, np.arange(taken.shape[2])]
-
-
-def _vector(data: bytearray, table: int, number: int) -> int:
-    """Where the vector of a table's field starts: its length, then its items."""
-    at = _field(data, table, number)
-    if not at:
-        raise TargetError(
-            f"profile: expected field {number} in the file's tables, found none", code="profile-cut"
-        )
-    return _follow(data, at)
-
-
-def _field(data: bytearray, table: int, number: int) -> int:
-    """Where a field of a table stands; 0: it is absent."""
-    vtable = table - struct.unpack_from("<i", data, table)[0]
-    slot = 4 + 2 * number
-    if slot >= struct.unpack_from("<H", data, vtable)[0]:
-        return 0
-    offset = struct.unpack_from("<H", data, vtable + slot)[0]
-    return table + offset if offset else 0
-
-
-def _follow(data: bytearray, at: int) -> int:
-    return at + _u32(data, at)
-
-
-def _u32(data: bytearray, at: int) -> int:
-    return int(struct.unpack_from("<I", data, at)[0])

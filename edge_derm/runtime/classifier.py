@@ -12,6 +12,7 @@ import numpy as np
 from edge_derm.bundle import Bundle, Calibration, Manifest, describe_model, open_bundle
 from edge_derm.bundle.onnx import ROLE as ONNX_ROLE
 from edge_derm.bundle.structure import check_interface, check_model
+from edge_derm.bundle.trim import without_sign_flip
 from edge_derm.errors import BackendError, DataError
 from edge_derm.runtime import decision
 from edge_derm.runtime.backends import ONNX_BACKENDS, Engine, load_engine
@@ -104,6 +105,7 @@ class Classifier:
     def _load(
         cls, model: bytes, manifest: Manifest, backend: str, kernels: str, threads: int, batch: int
     ) -> Classifier:
+        model = model if backend in ONNX_BACKENDS else without_sign_flip(model)
         engines = [
             load_engine(model, backend=backend, kernels=kernels, threads=threads, batch=size)
             for size in ([1] if batch == 1 else [1, batch])
