@@ -136,6 +136,8 @@ class Board:
         self.self_test(new, release)
         sync_tree(os.path.join(new, "bundle"))
         os.sync()
+        for digest in release["wheels"].values():
+            keep_bytecode(site, self.unpacked(digest))
         os.rename(new, goal)
         sync(self.path("releases"))
 
@@ -165,9 +167,15 @@ class Board:
     def self_test(self, folder, release):
         """Run the release's own predictions against its golden ones, in its own environment, within its budgets."""
         command = [os.path.join(folder, "venv", "bin", "python"), "-m", "edge_derm.deploy.selftest"]
-        command += [os.path.join(folder, "bundle"), json.dumps(release["budget"])]
+        command += [
+            os.path.join(folder, "bundle"),
+            json.dumps(release["budget"]),
+            release["service"] or "none",
+        ]
+        environment = self.environment()
+        del environment["PYTHONDONTWRITEBYTECODE"]  # compiled here, once: the service may write nothing
         done = subprocess.run(
-            command, cwd=folder, env=self.environment(), capture_output=True, text=True, timeout=600
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
         )
         if done.returncode:
             remove(folder)
@@ -195,7 +203,7 @@ class Board:
             return True
         found = ask_health(self.release(name)["port"])
         said = "; ".join(found.get("reasons", [])) or self.service.last_words(self)
-        self.back(said or "it did not answer")
+        self.back(said or "it did not answer", wait_s)
         return False
 
     def confirm(self):
@@ -205,18 +213,20 @@ class Board:
             self.switch("previous", pending["previous"])
         os.unlink(self.path("pending.json"))
 
-    def back(self, why):
-        """Undo a switch: to the release before, or to none if there was none."""
-        before = read_json(self.path("pending.json")).get("previous")
+    def back(self, why, wait_s=60.0):
+        """Undo a switch: to the release before, or to none if there was none; nothing is left to do where ``settle`` was first."""
+        settled = not os.path.exists(self.path("pending.json"))
+        before = self.named("current") if settled else read_json(self.path("pending.json")).get("previous")
         if before and os.path.isdir(self.path("releases", before)):
-            self.switch("current", before)
-            self.service.start(self, self.release(before))
-            self.healthy(before, 60.0)
+            if not settled:
+                self.switch("current", before)
+                self.service.start(self, self.release(before))
+            self.healthy(before, max(wait_s, 60.0))
         else:
             self.service.stop(self)
             if os.path.lexists(self.path("current")):
                 os.unlink(self.path("current"))
-        os.unlink(self.path("pending.json"))
+        remove(self.path("pending.json"))
         write_json(self.path("last-failure.json"), {"why": why, "at_s": int(time.time())})
 
     def rollback(self, wait_s):
@@ -259,7 +269,8 @@ class Board:
             answering = found.get("healthy") and found.get("frames", 0) > 0
             if answering and found.get("model_sha256") == release["bundle"]["model.tflite"]:
                 return True
-            if time.monotonic() > until or self.service.ended(self):
+            settled = self.named("current") != name  # the service's own start gave it up
+            if settled or time.monotonic() > until or self.service.ended(self):
                 return False
             time.sleep(0.2)
 
@@ -307,6 +318,7 @@ class Systemd:
     """The service as a systemd unit of the whole machine."""
 
     name = "systemd"
+    started_s = 0
 
     def start(self, board, release):
         """Write the unit if it changed, and (re)start it."""
@@ -319,6 +331,7 @@ class Systemd:
             write(where, text)
             run(["systemctl", "daemon-reload"])
         run(["systemctl", "reset-failed", UNIT], check=False)
+        self.started_s = int(time.time())
         run(["systemctl", "enable", "-q", UNIT])
         run(["systemctl", "restart", "--no-block", UNIT])
 
@@ -331,9 +344,10 @@ class Systemd:
         return subprocess.run(["systemctl", "is-failed", "-q", UNIT]).returncode == 0
 
     def last_words(self, board):
-        """The last line of its journal."""
+        """The last line of its journal since it was started."""
+        since = ["--since", "@%d" % self.started_s]
         said = subprocess.run(
-            ["journalctl", "-u", UNIT, "-n", "5", "-o", "cat"], capture_output=True, text=True
+            ["journalctl", "-u", UNIT, *since, "-o", "cat"], capture_output=True, text=True
         ).stdout
         lines = [line for line in said.splitlines() if line.startswith("edge-derm: ")] or said.splitlines()
         return lines[-1][-200:] if lines else ""
@@ -510,6 +524,17 @@ def link_tree(source, goal):
         for name in names:
             if not os.path.exists(os.path.join(place, name)):
                 os.link(os.path.join(folder, name), os.path.join(place, name))
+
+
+def keep_bytecode(site, source):
+    """What was compiled in ``site`` of a wheel's modules is hard-linked to the unpacked wheel, for later releases."""
+    for folder, _, names in os.walk(source):
+        compiled = os.path.join(site, os.path.relpath(folder, source), "__pycache__")
+        kept = os.path.join(folder, "__pycache__")
+        for name in os.listdir(compiled) if os.path.isdir(compiled) else ():
+            if name.split(".")[0] + ".py" in names and not os.path.exists(os.path.join(kept, name)):
+                os.makedirs(kept, exist_ok=True)
+                os.link(os.path.join(compiled, name), os.path.join(kept, name))
 
 
 def remove(path):

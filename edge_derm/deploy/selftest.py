@@ -1,12 +1,14 @@
-"""``python -m edge_derm.deploy.selftest BUNDLE BUDGET``: on the board, in the release's own environment, before the switch.
+"""``python -m edge_derm.deploy.selftest BUNDLE BUDGET SERVICE``: on the board, in the release's environment, before the switch.
 
-Opens the bundle as the service will (signature enforced if this board trusts someone), compares the golden predictions of both
-kernel families, and measures latency and memory against the budget: ``{"lsb", "latency_ms", "memory_mb"}``, null for no limit.
-Exit status 1 and one line on standard error if anything is outside.
+Loads what the service will load (which leaves its bytecode as well: the service itself may write nothing), opens the bundle as
+the service will (signature enforced if this board trusts someone), compares the golden predictions of both kernel families, and
+measures latency and memory against the budget: ``{"lsb", "latency_ms", "memory_mb"}``, null for no limit. Exit status 1 and one
+line on standard error if anything is outside.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import resource
 import sys
@@ -19,6 +21,17 @@ import numpy as np
 from edge_derm.bundle import open_bundle
 from edge_derm.errors import EdgeDermError, GateError
 from edge_derm.runtime import Classifier, golden
+
+# What a service imports, and when: a package that is missing shows before the switch.
+_MODULES = {
+    "none": (),
+    "camera": (
+        "edge_derm.cli.camera",
+        "edge_derm.camera.show",
+        "edge_derm.camera.web",
+        "edge_derm.camera.worker",
+    ),
+}
 
 
 def self_test(bundle: Path, budget: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,6 +74,8 @@ def _latency_ms(classifier: Classifier, runs: int = 20) -> float:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the figures as JSON."""
+    for module in _MODULES[arguments[2]]:
+        importlib.import_module(module)
     try:
         print(json.dumps(self_test(Path(arguments[0]), json.loads(arguments[1]))))
     except EdgeDermError as error:
