@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -11,6 +12,7 @@ import numpy as np
 from .bundle import Bundle, open_bundle
 from .data import Dataset, Sample, open_dataset
 from .errors import DataError
+from .runtime.decision import confidences
 from .runtime.features import Features
 from .runtime.measures import NAMES, measures
 from .runtime.sampling import Sampler, Sampling
@@ -19,7 +21,10 @@ from .trust import distance, fitting, uncertainty
 
 FOREIGN = 2000  # foreign images at most
 CHUNK = 256
-PLAIN = ("entropy", "max_probability")  # what one pass can tell
+PLAIN = (
+    "entropy",
+    "max_probability",
+)  # what one pass can tell, and the probability of the class that is named
 
 
 def assess(
@@ -57,7 +62,7 @@ def assess(
     for name, way in ways.items():
         sampler = Sampler([bundle], way, threads=threads)
         found, mean = ask(sampler, pixels)
-        wrong = mean.argmax(axis=1) != targets
+        wrong = sampler.first.named(mean) != targets
         metrics[name] = {k: uncertainty.judge(v, wrong, chosen.groups, seed=seed) for k, v in found.items()}
         curves[name] = {k: uncertainty.risk_coverage(v, wrong) for k, v in found.items()}
         if strange is not None:
@@ -65,7 +70,7 @@ def assess(
             foreign[name] = {k: uncertainty.foreign(found[k], outside[k]) for k in found}
         if name == "mc":
             passes = np.concatenate([sampler.sample(part) for part in chunks(pixels)], axis=1)
-            settled = uncertainty.stability(passes, wrong, measures)
+            settled = uncertainty.stability(passes, wrong, partial(told_by, sampler))
         if name == "plain":
             accuracy = float(1 - wrong.mean())
             curves["best"] = {"possible": uncertainty.risk_coverage(wrong.astype(float), wrong)}
@@ -120,13 +125,21 @@ def ask(sampler: Sampler, pixels: np.ndarray) -> tuple[dict[str, np.ndarray], np
     rows, means = [], []
     for part in chunks(pixels):
         passes = sampler.sample(part)
-        rows.append(measures(passes))
+        rows.append(told_by(sampler, passes))
         means.append(passes.mean(axis=0, dtype=np.float64))
     names = NAMES if sampler.passes > 1 else PLAIN
     whole = {
-        name: np.concatenate([row[name] for row in rows]) for name in names if name != "normalised_entropy"
+        name: np.concatenate([row[name] for row in rows])
+        for name in (*names, uncertainty.CONFIDENCE)
+        if name != "normalised_entropy"
     }
     return uncertainty.unsure(whole), np.concatenate(means)
+
+
+def told_by(sampler: Sampler, passes: np.ndarray) -> dict[str, np.ndarray]:
+    """The measures of passes [T, N, C], and the mean probability of the class that is named."""
+    mean = passes.mean(axis=0, dtype=np.float64)
+    return {**measures(passes), uncertainty.CONFIDENCE: confidences(mean, sampler.first.named(mean))}
 
 
 def chunks(pixels: np.ndarray) -> list[np.ndarray]:

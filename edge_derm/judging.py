@@ -20,17 +20,21 @@ def calibrate(
     scaling: str = "auto",
     score: str = "lac",
     by_class: bool = False,
+    move_decisions: bool = False,
     part: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Fit on the validation part (everything, for other data) and write the manifest.
 
     Every figure of the record is cross-fitted: each image is judged by what was fitted on the folds it is not in.
+
+    Args:
+        move_decisions: name the most probable class, not the network's own answer (with ``vector`` always so).
     """
     from .trust import calibrating
 
     bundle = open_bundle(path)
-    wanted = calibrating.Wanted(scaling, score, by_class, miscoverage, risk, doubt or None)
+    wanted = calibrating.Wanted(scaling, score, by_class, miscoverage, risk, doubt or None, move_decisions)
     chosen = calibration_images(bundle, data, part)
     classifier = Classifier.open(bundle)
     raw = classifier.raw(chosen.pixels(bundle.manifest.input.size_px))
@@ -49,7 +53,11 @@ def calibrate(
         "abstain_threshold": fit.threshold,
     }
     rest = Calibration(
-        fit.scaling.scale, fit.scaling.shift, class_quantiles=fit.class_quantiles, **wanted.sets
+        fit.scaling.scale,
+        fit.scaling.shift,
+        class_quantiles=fit.class_quantiles,
+        weights=fit.weights,
+        **wanted.sets,
     )
     signed = (bundle.path / "signature.json").exists()
     update_bundle(bundle, **fitted, calibration=None if rest == Calibration() else rest)
@@ -67,6 +75,7 @@ def calibrate(
         "class_quantiles": fit.class_quantiles,
         "scale": fit.scaling.scale,
         "shift": fit.scaling.shift,
+        "weights": fit.weights,
         **figures,
     }
 

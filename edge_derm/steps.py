@@ -238,6 +238,7 @@ def _predicted(
         "record": "predict",
         "image": str(image),
         "label": decided.label,
+        "confidence": decided.confidence,
         "probabilities": dict(decided.probabilities),
         "entropy": decided.entropy,
         "variance": told.get("variance"),
@@ -282,6 +283,7 @@ def verify(
         chosen.targets(bundle.manifest.labels),
         groups=chosen.groups,
         labels=bundle.manifest.labels,
+        name=classifiers["xnnpack"].named,
     )
     record = {
         "record": "verify",
@@ -327,7 +329,7 @@ def evaluate(
     pixels = chosen.pixels(classifier.size_px)
     tones = [tone(angle) for angle in typology_angles(pixels)]
     p, targets = classifier.predict(pixels), chosen.targets(labels)
-    decided = classifier.decide(p)
+    decided, called = classifier.decide(p), classifier.named(p)
     figures = evaluating.evaluate(
         p,
         targets,
@@ -340,6 +342,7 @@ def evaluate(
         readers=readers,
         chooser=validation_scores(classifier, chosen) if positive is not None else None,
         reference=reference,
+        decided=called,
         seed=seed,
     )
     record = {
@@ -351,7 +354,7 @@ def evaluate(
         **evaluating.kept_promises(
             [row.prediction_set for row in decided],
             [row.abstained for row in decided],
-            p.argmax(axis=1),
+            called,
             targets,
             labels,
             groups=chosen.groups,

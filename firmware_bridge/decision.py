@@ -1,12 +1,14 @@
 """Calibrated class and abstention as constants for integer arithmetic on the device (``firmware/ed_decide.c``).
 
 The decision is the one of the bundle: logits (of a softmax model the logarithms of its probabilities, at least half a
-step) over the temperature, class by class scaled and shifted where vector scaling was fitted, softmax, the first
-largest class, abstained where its probability is below the threshold. Since the largest probability is
-1 / Σ 2^(l − l_max), a table of l for each stored byte and the limit 1 / threshold are all a device needs.
+step) over the temperature, class by class scaled and shifted where that was fitted, softmax, the first class whose
+weight · probability is largest, abstained where its probability is below the threshold. Since that probability is
+1 / Σ 2^(l − l_named), a table of l for each stored byte, the limit 1 / threshold and, where the class named is not the
+most probable one, the weights are all a device needs.
 
-The device rounds l to 2^-20 and each term to about 2^-30: it decides as real arithmetic does unless the largest
-probability is within ``MARGIN`` of the threshold (relatively), or two classes' l differ by less than 2^-20.
+The device rounds l to 2^-20 and each term to about 2^-30: it decides as real arithmetic does unless the named class's
+probability is within ``MARGIN`` of the threshold (relatively), or two classes' l differ by less than 2^-20. With weights, l
+within 2^-16 are equal and the earlier class is named, on the device as in ``edge_derm``.
 """
 
 from __future__ import annotations
@@ -43,16 +45,21 @@ class Decision:
     scale: tuple[float, ...] | None = None
     shift: tuple[float, ...] | None = None
     activation: str = "softmax"
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The constants of ``struct ed_decision``; ``logits`` is int32 [rows, 256], one row or one a class."""
+    """The constants of ``struct ed_decision``.
+
+    ``logits`` is int32 [rows, 256], one row or one a class; ``weights`` int32 [classes] or None.
+    """
 
     logits: np.ndarray
     classes: int
     flip: int
     limit: int
+    weights: np.ndarray | None = None
 
 
 def read_manifest(stored: Any, where: str) -> tuple[Decision, tuple[str, ...]]:
@@ -61,7 +68,7 @@ def read_manifest(stored: Any, where: str) -> tuple[Decision, tuple[str, ...]]:
         calibration = stored.get("calibration") or {}
         vector: dict[str, Any] = {
             key: tuple(map(float, calibration[key])) if calibration.get(key) is not None else None
-            for key in ("scale", "shift")
+            for key in ("scale", "shift", "weights")
         }
         numbers: dict[str, Any] = {
             key: None if stored.get(key) is None else float(stored[key])
@@ -104,17 +111,23 @@ def make_tables(decision: Decision, output: Tensor) -> Tables:
         raise _out_of_range("a temperature under which logits span at most 2^500", str(decision.temperature))
     top = logits[finite].max()
     fixed = np.where(finite, np.round((np.where(finite, logits, top) - top) * (1 << PLACES)), _NEVER)
-    return Tables(fixed.astype(np.int32), output.elements, -lowest, _limit(decision.abstain_threshold))
+    limit = _limit(decision.abstain_threshold)
+    return Tables(fixed.astype(np.int32), output.elements, -lowest, limit, _weights(decision))
 
 
 def decision_part(decision: Decision, output: Tensor, *, name: str = "net") -> Part:
     """Return what gives NAME.h ``NAME_decide`` and ``NAME_confidence``; raises as ``make_tables``."""
     tables = make_tables(decision, output)
     own = {file: (FIRMWARE / file).read_text(encoding="utf-8") for file in ("ed_decide.c", "ed_decide.h")}
-    vector = ", vector scaling" if decision.scale or decision.shift else ""
+    vector = ", vector scaling" if decision.scale else ", a shift a class" if decision.shift else ""
+    vector += ", named by weight times probability" if decision.weights else ""
     threshold = decision.abstain_threshold
     limit = "no threshold, so it never abstains" if threshold is None else f"threshold {threshold:g}"
     figures = f"temperature {decision.temperature or 1.0:g}, {limit}{vector}"
+    weighted = {
+        "@classes@": str(tables.classes),
+        "@values@": "" if tables.weights is None else ctext.integers(tables.weights.tolist()),
+    }
     constants = {
         "@count@": str(tables.logits.size),
         "@values@": ctext.integers(tables.logits.ravel().tolist()),
@@ -122,6 +135,8 @@ def decision_part(decision: Decision, output: Tensor, *, name: str = "net") -> P
         "@classes@": str(tables.classes),
         "@flip@": f"0x{tables.flip:02X}",
         "@limit@": f"UINT64_C({tables.limit})",
+        "@weights@": "" if tables.weights is None else _fill(_WEIGHTS, weighted),
+        "@preferred@": "0" if tables.weights is None else "weights",
         "@figures@": figures,
         "@name@": name,
         "@NAME@": name.upper(),
@@ -167,6 +182,14 @@ def _logits(decision: Decision, raw: np.ndarray, step: float) -> np.ndarray:
     return np.asarray(rows / math.log(2.0))
 
 
+def _weights(decision: Decision) -> np.ndarray | None:
+    """Return log2 of the weights over the largest of them, in the tables' fixed point."""
+    if decision.weights is None:
+        return None
+    logs = np.log2(np.array(decision.weights))
+    return np.asarray(np.round((logs - logs.max()) * (1 << PLACES)).astype(np.int32))
+
+
 def _limit(threshold: float | None) -> int:
     """Return floor(2^30 / threshold), at most 64 bits; without a threshold nothing is above it."""
     highest = (1 << 64) - 1
@@ -187,6 +210,11 @@ def _check(decision: Decision, classes: int) -> None:
     for what, values in (("scale", decision.scale), ("shift", decision.shift)):
         if values is not None and (len(values) != classes or not all(map(math.isfinite, values))):
             raise _out_of_range(f"{classes} finite values of {what}, one a class", str(list(values))[:80])
+    weights = decision.weights
+    if weights is not None and (len(weights) != classes or not all(0 < w < math.inf for w in weights)):
+        raise _out_of_range(f"{classes} weights above 0, one a class", str(list(weights))[:80])
+    if weights is not None and math.log2(max(weights)) - math.log2(min(weights)) > _SPAN:
+        raise _out_of_range("weights that span at most 2^500", str(list(weights))[:80])
 
 
 def _out_of_range(expected: str, got: Any) -> BridgeError:
@@ -204,8 +232,13 @@ _DECLARE = """\
 #define @NAME@_DECISION 1
 /* The calibrated class of an output, or -1: abstain. In integers; see ed_decide.h. */
 int32_t @name@_decide(const @name@_output_t *output);
-/* The calibrated probability of the largest class, times 65536. */
+/* The calibrated probability of that class, times 65536. */
 uint32_t @name@_confidence(const @name@_output_t *output);
+"""
+
+_WEIGHTS = """
+/* log2 of each class's weight, 20 binary places. */
+static const int32_t weights[@classes@] = @values@;
 """
 
 _DECIDE = """\
@@ -214,8 +247,8 @@ _DECIDE = """\
 #include "@name@.h"
 
 static const int32_t logits[@count@] = @values@;
-
-static const struct ed_decision decision = {logits, @row@, @classes@, @flip@, @limit@};
+@weights@
+static const struct ed_decision decision = {logits, @row@, @classes@, @flip@, @limit@, @preferred@};
 
 int32_t @name@_decide(const @name@_output_t *output) { return ed_decide(&decision, output); }
 

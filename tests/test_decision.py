@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import subprocess
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_derm.runtime import decision as floating
+from edge_derm.trust import scaling
 from firmware_bridge import board, cli
 from firmware_bridge.decision import MARGIN, Decision, Tables, digest_labels, make_tables, read_manifest
 from firmware_bridge.graph import BridgeError, Quantization, Tensor
@@ -41,8 +43,11 @@ def decide(tmp_path_factory):
 
     def run(tables: Tables, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         row = 256 if len(tables.logits) > 1 else 0
-        head = struct.pack("<4iQ", tables.classes, row, tables.flip, tables.logits.size, tables.limit)
-        given = head + tables.logits.astype("<i4").tobytes() + stored.tobytes()
+        weights = np.zeros(0) if tables.weights is None else tables.weights
+        sizes = tables.logits.size, weights.size
+        head = struct.pack("<5iQ", tables.classes, row, tables.flip, *sizes, tables.limit)
+        constants = tables.logits.astype("<i4").tobytes() + weights.astype("<i4").tobytes()
+        given = head + constants + stored.tobytes()
         done = subprocess.run([made.executable], input=given, capture_output=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, b"")
         answers = np.frombuffer(done.stdout, "<i4").reshape(-1, 2)
@@ -70,21 +75,29 @@ def compare(decide, decision: Decision, output: Tensor, stored: np.ndarray) -> i
     """Assert equal decisions outside the stated margin; return how many rows lay inside it."""
     got, confidence = decide(make_tables(decision, output), stored)
     p = expect(decision, output, stored).astype(np.float64)
-    largest = p.max(axis=1)
-    first = p.argmax(axis=1)
+    first = floating.named(p, decision.weights)
+    sure = floating.confidences(p, first)
     threshold = decision.abstain_threshold or 0.0
-    near = np.abs(largest - threshold) <= MARGIN * threshold
-    ordered = np.sort(p, axis=1)
-    apart = ordered[:, -1] - ordered[:, -2]
+    near = np.abs(sure - threshold) <= MARGIN * threshold
+    tied = undecided(p, decision)
+    expected = np.where(sure < threshold, -1, first)
+    wrong = (got != expected) & ~near & ~tied
+    assert not wrong.any(), (stored[wrong][:3], got[wrong][:3], expected[wrong][:3], p[wrong][:3])
+    assert np.abs(confidence - sure)[~tied].max(initial=0) <= 1 / 65536
+    return int((near | tied).sum())
+
+
+def undecided(p: np.ndarray, decision: Decision) -> np.ndarray:
+    """Rows where rounding may decide which class is named, bool [N]: every such row is counted by the callers."""
+    values = p * np.array(decision.weights or 1.0)
+    below = 1 - values / values.max(axis=1, keepdims=True)  # how far below the largest, relatively
+    if decision.weights is not None:  # equal within TIE is a tie on both sides; only its edge is open
+        return (np.abs(below - floating.TIE) <= 3e-6).any(axis=1)
+    second = np.sort(below, axis=1)[:, 1]
     vector = (
         decision.scale is not None or decision.shift is not None
     )  # equal scores are a tie only without it
-    tied = (apart <= 1.5e-6 * largest) & (vector | (apart > 0))
-    expected = np.where(largest < threshold, -1, first)
-    wrong = (got != expected) & ~near & ~tied
-    assert not wrong.any(), (stored[wrong][:3], got[wrong][:3], expected[wrong][:3], p[wrong][:3])
-    assert np.abs(confidence - largest).max() <= 1 / 65536
-    return int((near | tied).sum())
+    return (second <= 1.5e-6) & (vector | (second > 0))
 
 
 def every_pair(dtype: str = "int8") -> np.ndarray:
@@ -103,6 +116,11 @@ def every_pair(dtype: str = "int8") -> np.ndarray:
         Decision(temperature=2.5, abstain_threshold=0.55, scale=(1.2, 0.7), shift=(0.1, -0.4)),
         Decision(shift=(0.0, 1.5), abstain_threshold=1.0),
         Decision(activation="logits", temperature=1.8, abstain_threshold=0.8),
+        Decision(temperature=0.9, shift=(-1.8, 2.8), weights=(1.0, math.exp(-4.6)), abstain_threshold=0.3),
+        Decision(weights=(0.2, 5.0), abstain_threshold=0.1),
+        Decision(
+            activation="logits", shift=(0.0, 30.0), weights=(1.0, math.exp(-30)), abstain_threshold=1e-4
+        ),
     ],
 )
 def test_every_pair_of_scores_is_decided_alike(decide, dtype, chosen):
@@ -118,6 +136,7 @@ def test_any_calibration_of_any_number_of_classes_is_decided_alike(decide, data)
     classes = data.draw(st.sampled_from([2, 3, 7, 12, 100, 1000]))
     activation = data.draw(st.sampled_from(["softmax", "softmax", "logits"]))
     dtype = data.draw(st.sampled_from(["int8", "uint8"]))
+    weights = st.none() | st.lists(st.floats(1e-6, 1e3), min_size=classes, max_size=classes).map(tuple)
     vectors = st.none() | st.lists(st.floats(-3, 3), min_size=classes, max_size=classes).map(tuple)
     chosen = Decision(
         temperature=data.draw(st.none() | st.floats(1.0 if activation == "logits" else 0.1, 20)),
@@ -125,6 +144,7 @@ def test_any_calibration_of_any_number_of_classes_is_decided_alike(decide, data)
         scale=data.draw(vectors) if classes <= 12 else None,
         shift=data.draw(vectors) if classes <= 12 else None,
         activation=activation,
+        weights=data.draw(weights) if classes <= 12 else None,
     )
     scale, zero = (
         (data.draw(st.floats(0.001, 0.3)), data.draw(st.integers(-128, 127)))
@@ -152,6 +172,23 @@ def test_ties_go_to_the_earlier_class(decide):
         assert decide(make_tables(chosen, scores_of(4)), stored)[0].tolist() == [1, 0, 0]
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.31, 19.0])
+def test_weights_that_undo_the_shift_name_the_networks_own_answer(decide, temperature):
+    """Every pair, ties included: whatever the class frequencies do to the probabilities, the name stays."""
+    shift = (-1.97, 3.06)
+    weights = scaling.Scaling(temperature, None, shift).weights
+    chosen = Decision(temperature, shift=shift, weights=weights)
+    stored = every_pair()
+    own = stored.astype(int).argmax(axis=1)
+    p = expect(chosen, scores_of(2), stored)
+    assert (p.argmax(axis=1) != own).mean() > 0.1
+    heard = np.maximum(
+        stored.astype(int) + 128, 0.5
+    )  # of a score of 0, half a step: what its logarithm is taken of
+    assert (floating.named(p, weights) == heard.argmax(axis=1)).all()
+    assert (decide(make_tables(chosen, scores_of(2)), stored)[0] == own).all()
+
+
 def test_thresholds_at_the_ends(decide):
     stored = every_pair()
     assert (decide(make_tables(Decision(abstain_threshold=0.0), scores_of(2)), stored)[0] >= 0).all()
@@ -170,6 +207,9 @@ def test_thresholds_at_the_ends(decide):
         Decision(scale=(1.0,)),
         Decision(shift=(1.0, float("inf"))),
         Decision(activation="sigmoid"),
+        Decision(weights=(1.0,)),
+        Decision(weights=(1.0, 0.0)),
+        Decision(weights=(1e-300, 1e300)),
     ],
 )
 def test_a_figure_out_of_range_is_named(chosen):
@@ -190,17 +230,20 @@ def test_a_bundles_manifest_gives_decision_and_labels(tiny_bundle):
     from edge_derm.bundle.store import open_bundle
 
     manifest = open_bundle(tiny_bundle).manifest.updated(
-        temperature=1.4, abstain_threshold=0.6, calibration=Calibration(shift=(0.1, 0.2, 0.3, 0.4))
+        temperature=1.4,
+        abstain_threshold=0.6,
+        calibration=Calibration(shift=(0.1, 0.2, 0.3, 0.4), weights=(1.0, 0.5, 0.5, 0.25)),
     )
     stored = json.loads((tiny_bundle / "manifest.json").read_text())
     stored |= {
         "temperature": 1.4,
         "abstain_threshold": 0.6,
-        "calibration": {"scale": None, "shift": [0.1, 0.2, 0.3, 0.4]},
+        "calibration": {"scale": None, "shift": [0.1, 0.2, 0.3, 0.4], "weights": [1.0, 0.5, 0.5, 0.25]},
     }
     decision, labels = read_manifest(stored, "manifest.json")
     assert manifest.calibration is not None and decision.shift == manifest.calibration.shift
     assert (decision.temperature, decision.abstain_threshold) == (1.4, 0.6)
+    assert decision.weights == manifest.calibration.weights
     assert decision.scale is None and decision.activation == manifest.output.activation
     assert labels == manifest.labels and len(digest_labels(labels)) == 64
     for broken in (
@@ -217,20 +260,24 @@ def test_a_bundles_manifest_gives_decision_and_labels(tiny_bundle):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("temperature", [1.7, 0.6])
+@pytest.mark.parametrize(
+    "temperature, shift", [(1.7, None), (0.6, None), (0.8, (2.0, -1.0, 0.5, -1.5))], ids=str
+)
 def test_a_bundles_decision_is_the_one_its_generated_device_makes(
-    tiny_bundle, tiny_images, tmp_path, temperature
+    tiny_bundle, tiny_images, tmp_path, temperature, shift
 ):
     """update_bundle → generate --manifest → compiled, over the link: label and abstention are the Classifier's."""
-    from edge_derm.bundle.store import open_bundle, update_bundle
+    from edge_derm.bundle import Calibration, open_bundle, update_bundle
     from edge_derm.runtime import Classifier
     from firmware_bridge.device import Device, Patience
     from firmware_bridge.loopback import loopback
     from firmware_bridge.pixels import encode_image
 
-    update_bundle(open_bundle(tiny_bundle), temperature=temperature)
+    scaled = scaling.Scaling(temperature, None, shift)
+    fitted = None if shift is None else Calibration(shift=shift, weights=scaled.weights)
+    update_bundle(open_bundle(tiny_bundle), temperature=temperature, calibration=fitted)
     given = Classifier.open(tiny_bundle).classify(list(tiny_images))
-    threshold = float(np.median([max(one.probabilities.values()) for one in given]))  # half of them abstain
+    threshold = float(np.median([one.confidence for one in given]))  # half of them abstain
     update_bundle(open_bundle(tiny_bundle), abstain_threshold=threshold)
     arguments = ["generate", tiny_bundle / "model.tflite", "--manifest", tiny_bundle / "manifest.json"]
     made = CliRunner().invoke(cli.cli, [*map(str, arguments), "--out", str(tmp_path / "net")])

@@ -1,5 +1,6 @@
 """Scalings, prediction sets and the bounded abstain rule: against SciPy, and against what they promise."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -26,7 +27,7 @@ def population(n, *, seed=0, frequencies=(0.7, 0.2, 0.06, 0.04), spread=1.5):
     return x * spread, y  # log p(x | class) up to a constant
 
 
-@pytest.mark.parametrize("method", ["prior", "vector"])
+@pytest.mark.parametrize("method", ["prior", "shift", "vector"])
 def test_the_fit_is_where_scipy_finds_the_least_loss(method):
     z, y = population(800)
     prior = scaling.log_frequencies(y, 4)
@@ -40,7 +41,12 @@ def test_the_fit_is_where_scipy_finds_the_least_loss(method):
 
     def vector_loss(theta):
         log_p = scipy.special.log_softmax(z * theta[:4] + theta[4:], axis=1)
-        return -log_p[np.arange(800), y].mean() + scaling.RIDGE * ((theta - centre) ** 2).sum()
+        return -log_p[np.arange(800), y].mean() + scaling.RIDGE["vector"] * ((theta - centre) ** 2).sum()
+
+    def shift_loss(theta):
+        away = theta - np.concatenate([centre[:1], centre[4:]])
+        log_p = scipy.special.log_softmax(z * theta[0] + theta[1:], axis=1)
+        return -log_p[np.arange(800), y].mean() + scaling.RIDGE["shift"] * (away**2).sum()
 
     found = scaling.fit(z, y, method)
     sharpness = np.broadcast_to(np.asarray(found.scale or 1.0) / found.temperature, 4)
@@ -48,6 +54,10 @@ def test_the_fit_is_where_scipy_finds_the_least_loss(method):
         best = scipy.optimize.minimize(vector_loss, centre, tol=1e-12).x
         np.testing.assert_allclose(sharpness, best[:4], rtol=1e-4)
         np.testing.assert_allclose(found.shift, best[4:], atol=1e-4)
+    elif method == "shift":
+        best = scipy.optimize.minimize(shift_loss, np.concatenate([centre[:1], centre[4:]]), tol=1e-12).x
+        np.testing.assert_allclose(sharpness, best[0], rtol=1e-4)
+        np.testing.assert_allclose(found.shift, best[1:], atol=1e-4)
     else:
         np.testing.assert_allclose(sharpness, best[0], rtol=1e-5)
         np.testing.assert_allclose(found.shift, best[1] * prior, atol=1e-5)
@@ -70,6 +80,61 @@ def test_a_model_trained_for_balanced_classes_needs_the_prior_and_gets_it():
 def test_a_calibrated_model_keeps_the_plain_temperature():
     z, y = population(3000, frequencies=(0.25,) * 4)
     assert scaling.choose(z, y, fitting.folds([str(i) for i in range(3000)])) == "temperature"
+
+
+@pytest.mark.parametrize("method", scaling.KEEPING)
+def test_calibration_never_moves_a_decision_unless_it_is_asked_to(method):
+    z, y = population(1500, spread=1.0)
+    fitted = calibrating.fit(z, y, method, calibrating.Wanted(method))
+    p = np.exp(fitted.scaling.apply(z))
+    assert (decision.named(p, fitted.weights) == z.argmax(axis=1)).all()
+    moving = calibrating.fit(z, y, method, calibrating.Wanted(method, move=True))
+    moved = (decision.named(p, moving.weights) != z.argmax(axis=1)).mean()
+    assert moved == 0 if method == "temperature" else moved > 0.1
+
+
+def test_auto_never_takes_the_scaling_that_moves_decisions():
+    z, y = population(3000, spread=1.0)
+    z = z * np.array([0.4, 1.0, 1.6, 1.0])  # only a scale a class undoes that
+    parts = fitting.folds([str(i) for i in range(3000)])
+    assert scaling.choose(z, y, parts, scaling.METHODS) == "vector"
+    assert scaling.choose(z, y, parts) in scaling.KEEPING
+    groups = [str(i) for i in range(3000)]
+    before = scipy.special.softmax(z, axis=1)
+    _, record = calibrating.calibrate(z, before, y, groups, calibrating.Wanted(), labels="abcd")
+    assert record["decisions_changed"] == 0 and record["accuracy_before"] == record["accuracy_after"]
+    assert all(row["before"] == row["after"] for row in record["sensitivity"].values())
+    _, moved = calibrating.calibrate(z, before, y, groups, calibrating.Wanted("vector"), labels="abcd")
+    rare = moved["sensitivity"]["d"]
+    assert moved["decisions_changed"] > 0.1 and rare["after"]["value"] < rare["before"]["value"] - 0.2
+
+
+def test_the_confidence_in_the_label_named_is_how_often_it_is_right():
+    z, y = population(4000, spread=1.0)
+    fresh, truth = population(20_000, seed=1, spread=1.0)
+    fitted = calibrating.fit(z, y, "shift", calibrating.Wanted("shift"))
+    p = np.exp(fitted.scaling.apply(fresh))
+    chosen = decision.named(p, fitted.weights)
+    assert (chosen == fresh.argmax(axis=1)).all() and (chosen != p.argmax(axis=1)).mean() > 0.2
+    sure = decision.confidences(p, chosen)
+    assert calibration.ece(sure, chosen == truth) < 0.02
+    rare = chosen == 3  # one image in 25 is of it, and many more are named so
+    right = (truth[rare] == 3).mean()
+    assert abs(sure[rare].mean() - right) < 0.03
+    assert scipy.special.softmax(fresh[rare], axis=1).max(axis=1).mean() > right + 0.2
+
+
+@pytest.mark.slow
+def test_coverage_over_random_splits_is_the_promise_and_scatters_as_chance_does():
+    z, y = population(1200)
+    groups = [str(i) for i in range(1200)]
+    found = calibrating.coverage_splits(
+        z, y, groups, "prior", calibrating.Wanted("prior", miscoverage=0.1), splits=200
+    )
+    assert abs(found["mean"] - 0.9) < 0.01 and found["low"] < 0.9 < found["high"]
+    # Halves of one set are not independent: what one half has too little of, the other has too much of.
+    assert 0.8 < found["spread"] / found["expected_spread"] < 1.6
+    assert found["expected_spread"] == pytest.approx(np.sqrt(0.09 / 602 + 0.09 / 600))
 
 
 @pytest.mark.parametrize("method", scaling.METHODS)
@@ -146,6 +211,7 @@ def test_no_image_is_judged_by_what_it_was_fitted_on():
 
 def test_calibration_and_dropout_survive_the_manifest(tiny_bundle):
     fitted = Calibration((1.0, 2.0, 0.5, 1.0), (0.0, -1.0, 0.25, 3.0), "raps", (0.9, 0.8, 1.4, 0.7), 0.1, 2)
+    fitted = dataclasses.replace(fitted, weights=(1.0, 0.5, 0.25, 2.0))
     update_bundle(open_bundle(tiny_bundle), calibration=fitted, dropout=Dropout(0.2, 2))
     again = open_bundle(tiny_bundle).manifest
     assert again.calibration == fitted and again.dropout == Dropout(0.2, 2)
@@ -157,6 +223,8 @@ def test_calibration_and_dropout_survive_the_manifest(tiny_bundle):
         {"calibration": Calibration(scale=(1.0, 1.0))},
         {"calibration": Calibration(scale=(1.0, 0.0, 1.0, 1.0))},
         {"calibration": Calibration(score="best")},
+        {"calibration": Calibration(weights=(1.0, 1.0))},
+        {"calibration": Calibration(weights=(1.0, 0.0, 1.0, 1.0))},
         {"calibration": Calibration(shift=(0.0, float("nan"), 0.0, 0.0))},
         {"conformal_quantile": 1.5},
         {"dropout": Dropout(1.0)},
@@ -167,6 +235,22 @@ def test_a_manifest_refuses_calibrations_that_cannot_be(tiny_bundle, wrong):
     with pytest.raises(BundleError) as refused:
         update_bundle(open_bundle(tiny_bundle), **wrong)
     assert refused.value.code.startswith("manifest-")
+
+
+def test_the_label_named_is_the_weighted_one_and_its_own_probability_decides_on_abstaining(
+    tiny_bundle, tiny_images
+):
+    own = Classifier.open(tiny_bundle)
+    answers = own.raw(tiny_images).argmax(axis=1)
+    scaled = scaling.Scaling(1.3, None, (3.0, -1.0, 0.0, -2.0))
+    fitted = Calibration(shift=scaled.shift, weights=scaled.weights)
+    update_bundle(open_bundle(tiny_bundle), temperature=1.3, calibration=fitted, abstain_threshold=0.2)
+    again = Classifier.open(tiny_bundle)
+    p = again.predict(tiny_images)
+    assert (again.named(p) == answers).all() and (p.argmax(axis=1) != answers).any()
+    for found, row, answer in zip(again.decide(p), p, answers):
+        assert found.label == own.labels[answer] and found.confidence == pytest.approx(row[answer])
+        assert found.abstained == (row[answer] < 0.2)
 
 
 def test_what_is_fitted_is_what_is_applied(tiny_bundle, tiny_images):

@@ -84,7 +84,7 @@ def exported(
 
 def as_answer(classifier: Classifier) -> figures.Answer:
     """What a deployed file says to real-valued pixels: a camera delivers them rounded to 8 bits."""
-    return lambda pixels: classifier.predict(np.rint(pixels).astype(np.uint8)).argmax(axis=1)
+    return lambda pixels: classifier.named(classifier.predict(np.rint(pixels).astype(np.uint8)))
 
 
 def deployed_place(subject: Subject) -> str:

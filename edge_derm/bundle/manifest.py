@@ -63,6 +63,7 @@ class Calibration:
     ``scale`` and ``shift`` (one value a class, None: 1 and 0): logits → logits / temperature · scale + shift.
     ``score`` of the prediction sets; ``class_quantiles`` replace the manifest's one quantile, class by class;
     ``penalty`` and ``free_rank`` are of ``raps``: each rank past ``free_rank`` adds ``penalty``.
+    ``weights`` (one value a class): the label named is the largest of weight · probability; None: the most probable.
     """
 
     scale: tuple[float, ...] | None = None
@@ -71,6 +72,7 @@ class Calibration:
     class_quantiles: tuple[float, ...] | None = None
     penalty: float = 0.0
     free_rank: int = 1
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ class Manifest:
                 del values[
                     name
                 ]  # what was not fitted is not written: readers from before it stay able to read
+        if self.calibration is not None and self.calibration.weights is None:
+            del values["calibration"]["weights"]
         ordered = {"schema": values.pop("schema"), **values}
         return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -227,12 +231,13 @@ def _check_input(reader: Reader) -> None:
 
 
 def _check_calibration(reader: Reader, classes: int) -> None:
-    reader.keys([f.name for f in dataclasses.fields(Calibration)])
-    for name, low, high in (("scale", 0.0, 1e6), ("shift", -1e6, 1e6), ("class_quantiles", 0.0, 1e6)):
-        values = reader.at(name)
-        if values.value is not None:
-            for value in values.sequence(classes, classes):
-                value.number(low, high, above=name == "scale")
+    names = [f.name for f in dataclasses.fields(Calibration)]
+    reader.keys([name for name in names if name != "weights"], optional=["weights"])
+    ranges = {"scale": (0.0, 1e6), "shift": (-1e6, 1e6), "class_quantiles": (0.0, 1e6), "weights": (0.0, 1e6)}
+    for name, (low, high) in ranges.items():
+        if reader.value.get(name) is not None:
+            for value in reader.at(name).sequence(classes, classes):
+                value.number(low, high, above=name in ("scale", "weights"))
     reader.at("score").one_of(SCORES)
     reader.at("penalty").number(0.0, 1.0)
     reader.at("free_rank").whole(0, 100_000)
@@ -279,8 +284,8 @@ def _build(value: dict[str, Any]) -> Manifest:
     values["output"] = Output(**values["output"])
     if values.get("calibration") is not None:
         fitted = dict(values["calibration"])
-        for name in ("scale", "shift", "class_quantiles"):
-            fitted[name] = None if fitted[name] is None else tuple(fitted[name])
+        for name in ("scale", "shift", "class_quantiles", "weights"):
+            fitted[name] = None if fitted.get(name) is None else tuple(fitted[name])
         values["calibration"] = Calibration(**fitted)
     if values.get("dropout") is not None:
         values["dropout"] = Dropout(**values["dropout"])

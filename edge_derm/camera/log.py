@@ -108,6 +108,7 @@ def describe(frame: Frame, answer: Answer) -> dict[str, Any]:
         "problem": q.problem,
         "message": q.message or answer.trouble,
         "label": p.label if p else None,
+        "confidence": round(p.confidence, 4) if p else None,
         "probabilities": {name: round(value, 4) for name, value in p.probabilities.items()} if p else None,
         "entropy": round(p.entropy, 4) if p else None,
         "prediction_set": list(p.prediction_set) if p and p.prediction_set is not None else None,

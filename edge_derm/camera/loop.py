@@ -75,7 +75,7 @@ class Loop:
         self._gate, self._clock = gate, clock
         self._sinks: list[Sink] = []
         self._slot: Slot[Frame] = Slot()
-        self._smoother = Smoother()
+        self._smoother = Smoother(name=lambda p: decide(p[np.newaxis])[0].label)
         self._stopped = threading.Event()
         self.counters = Counters(clock())
         self.source_lost: str | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Any, Callable
 
 import numpy as np
 
@@ -29,11 +30,21 @@ class Smoothed:
 
 
 class Smoother:
-    """Exponential mean with weight ``rate`` for the newest of the frames less than ``pause_s`` apart."""
+    """Exponential mean with weight ``rate`` for the newest of the frames less than ``pause_s`` apart.
 
-    def __init__(self, *, rate: float = 0.2, window: int = 15, pause_s: float = 1.0) -> None:
-        self._rate, self._pause_s = rate, pause_s
-        self._labels: deque[int] = deque(maxlen=window)
+    ``name`` tells the label of probabilities [C].
+    """
+
+    def __init__(
+        self,
+        *,
+        rate: float = 0.2,
+        window: int = 15,
+        pause_s: float = 1.0,
+        name: Callable[[np.ndarray], Any] = np.argmax,
+    ) -> None:
+        self._rate, self._pause_s, self._name = rate, pause_s, name
+        self._labels: deque[Any] = deque(maxlen=window)
         self._mean: np.ndarray | None = None
         self._last_s = 0.0
 
@@ -45,7 +56,7 @@ class Smoother:
         else:
             self._mean = self._mean + self._rate * (probabilities - self._mean)
         self._last_s = now_s
-        self._labels.append(int(np.argmax(probabilities)))
-        shown = int(np.argmax(self._mean))
+        self._labels.append(self._name(probabilities))
+        shown = self._name(self._mean)
         agreement = sum(label == shown for label in self._labels) / len(self._labels)
         return Smoothed(self._mean, agreement, len(self._labels))

@@ -50,14 +50,15 @@ class Window:
 
 
 def draw(pixels: np.ndarray, answer: Answer) -> np.ndarray:
-    """A copy of a frame, uint8 BGR [H, W, 3], with state, three most probable labels, latency, notice and keys."""
+    """A copy of a frame, uint8 BGR [H, W, 3], with state, the label named and two more, latency, notice and keys."""
     picture = pixels.copy()
     height = picture.shape[0]
     step = max(16, height // 20)
     headline, colour = headline_of(answer)
     _text(picture, headline, 0, step, colour)
     if answer.prediction:
-        ranked = sorted(answer.prediction.probabilities.items(), key=lambda item: -item[1])[:3]
+        named, p = answer.prediction.label, answer.prediction.probabilities
+        ranked = sorted(p.items(), key=lambda item: (item[0] != named, -item[1]))[:3]
         for row, (label, value) in enumerate(ranked):
             _bar(picture, f"{label} {value:.0%}", value, row + 1, step)
         kept = answer.prediction.prediction_set

@@ -144,10 +144,16 @@ def figure(value: dict[str, Any]) -> str:
 )
 @click.option(
     "--scaling",
-    type=click.Choice(["auto", "temperature", "prior", "vector"]),
+    type=click.Choice(["auto", "temperature", "prior", "shift", "vector"]),
     default="auto",
     show_default=True,
-    help="temperature: keeps every decision. prior: also the class frequencies. vector: a scale and shift a class.",
+    help="prior: also the class frequencies. shift: a shift a class. vector: a scale as well, and decisions move. "
+    "auto: the simplest that does, out of the first three.",
+)
+@click.option(
+    "--move-decisions",
+    is_flag=True,
+    help="Name the most probable class. Default: the network's own answer stays the one that is named.",
 )
 @click.option(
     "--score",
@@ -176,15 +182,32 @@ def calibrate(bundle: Path, json_file: str | None, **choices: Any) -> None:
     shared.emit(record, json_file, fitted(bundle, record))
 
 
+def moved(record: dict[str, Any]) -> list[str]:
+    """What moving the decisions does to each class."""
+    found = [
+        f"{label} {row['before']['value']:.2f} to {row['after']['value']:.2f}"
+        for label, row in record["sensitivity"].items()
+        if row["before"]["value"] is not None
+    ]
+    return [
+        f"  {record['decisions_changed']:.1%} of the DECISIONS CHANGE: accuracy {record['accuracy_before']:.3f} to "
+        f"{record['accuracy_after']:.3f}, balanced accuracy {record['balanced_accuracy_before']:.3f} to "
+        f"{record['balanced_accuracy_after']:.3f}",
+        f"  share of each class found: {', '.join(found)}",
+    ]
+
+
 def fitted(bundle: Path, record: dict[str, Any]) -> str:
     """What was fitted and what it is worth, in a few lines."""
-    threshold, selective = record["abstain_threshold"], record["selective"]
+    threshold, selective, splits = record["abstain_threshold"], record["selective"], record["coverage_splits"]
     lines = [
         f"{bundle}: {record['scaling']} scaling, temperature {record['temperature']:.3f}, "
         f"conformal quantile {record['conformal_quantile']:.4f} ({record['score']})",
         f"  calibration error {record['ece_before']:.4f} before, {record['ece_after']:.4f} after "
         f"({record['ece_noise']:.4f} is what a perfect model shows on {record['images']['check']} images)",
         f"  prediction sets hold the truth for {figure(record['coverage'])}, {record['mean_set_size']:.2f} classes each",
+        f"  over {splits['splits']} random splits for {splits['mean']:.3f} on average ({splits['low']:.3f} to "
+        f"{splits['high']:.3f}; {splits['spread']:.3f} apart, {splits['expected_spread']:.3f} is chance)",
     ]
     rare = short_of(record)
     if rare:
@@ -201,10 +224,10 @@ def fitted(bundle: Path, record: dict[str, Any]) -> str:
             f"  abstains below {threshold:.4f}: answers {figure(selective['answered'])}, of these wrong {figure(selective['risk'])}"
         )
     if record["decisions_changed"]:
+        lines += moved(record)
+    elif record["weights"]:
         lines.append(
-            f"  {record['decisions_changed']:.1%} of the decisions change: accuracy {record['accuracy_before']:.3f} to "
-            f"{record['accuracy_after']:.3f}, balanced accuracy {record['balanced_accuracy_before']:.3f} to "
-            f"{record['balanced_accuracy_after']:.3f} (--scaling temperature keeps the decisions)"
+            "  no decision changes: the label named stays the network's own, the probability is how often it is right"
         )
     if record["signature_removed"]:
         lines.append("  the signature no longer fitted and was removed: sign the bundle again")

@@ -88,8 +88,9 @@ def predict(bundle: Path, images: tuple[Path, ...], json_file: str | None, **cho
 
 
 def line(record: dict[str, Any]) -> str:
-    """One prediction in one line, the three most probable labels first."""
-    ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])[:3]
+    """One prediction in one line: the label named, then the two most probable others."""
+    named = record["label"]
+    ranked = sorted(record["probabilities"].items(), key=lambda item: (item[0] != named, -item[1]))[:3]
     state = " (abstained: not sure enough to answer)" if record["abstained"] else ""
     text = f"{record['image']}: {record['label']}{state}  " + "  ".join(
         f"{name} {value:.3f}" for name, value in ranked

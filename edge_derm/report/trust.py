@@ -26,7 +26,7 @@ SAMPLINGS = {
 
 def calibration(record: Record) -> str:
     """What was fitted and what it is worth."""
-    selective = record.get("selective") or {}
+    selective, found = record.get("selective") or {}, record["sensitivity"]
     top = tiles(
         {
             "calibration error before": f"{record['ece_before']:.3f}",
@@ -44,8 +44,12 @@ def calibration(record: Record) -> str:
             "temperature": record["temperature"],
             "prediction sets": f"{record['score']}, to miss the truth in {record['miscoverage']:.0%}",
             "classes in a set, on average": record["mean_set_size"],
+            "sets hold the truth, mean over random splits": "{mean:.3f} ({low:.3f}–{high:.3f})".format(
+                **record["coverage_splits"]
+            ),
             "abstains below": record["abstain_threshold"],
             "wrong answers allowed": f"{record['risk']:.0%}, with a doubt of {record['doubt']:.0%}",
+            "label named": record["named"],
             "decisions changed": f"{record['decisions_changed']:.1%}",
             "accuracy, before and after": f"{record['accuracy_before']:.3f}, {record['accuracy_after']:.3f}",
             "balanced accuracy, before and after": f"{record['balanced_accuracy_before']:.3f}, "
@@ -53,9 +57,17 @@ def calibration(record: Record) -> str:
         },
     )
     classes = table(
-        "Share of sets that hold the truth, by class",
-        ["class", "n", "share"],
-        [(text(k), text(v["n"]), interval(v, 2)) for k, v in record["class_coverage"].items()],
+        "By class",
+        ["class", "n", "sets hold it", "named before", "named after"],
+        [
+            (
+                text(k),
+                text(v["n"]),
+                interval(v, 2),
+                *(interval(found[k][when], 2) for when in ("before", "after")),
+            )
+            for k, v in record["class_coverage"].items()
+        ],
     )
     rare = short_of(record)
     warned = (
@@ -311,7 +323,12 @@ def card(record: Record) -> str:
         limits.append("Not calibrated: its probabilities are not frequencies (edge-derm calibrate).")
     if manifest["abstain_threshold"] is None:
         limits.append("It never abstains: no threshold is set.")
-    if manifest.get("calibration"):
+    if (manifest.get("calibration") or {}).get("weights"):
+        limits.append(
+            "The label named is the network's own answer, for which every class counts alike; its probability is how often that "
+            "answer is right among pictures like those it was calibrated on. A rare class may be named though another is more probable."
+        )
+    elif manifest.get("calibration"):
         limits.append(
             "The most probable class follows how frequent the classes are, so rare ones are called less often: to find one of them "
             "use its operating point or the plausible diagnoses, not the first name."

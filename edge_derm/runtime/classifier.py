@@ -224,6 +224,10 @@ class Classifier:
         pixels = np.stack([preprocess(image, self.size_px) for image in images])
         return self.decide(self.predict(pixels))
 
+    def named(self, p: np.ndarray) -> np.ndarray:
+        """int64 [N]: the class that is named for each row of probabilities [N, C], as the manifest decides."""
+        return decision.named(p, _weights(self.manifest))
+
     def decide(self, p: np.ndarray) -> list[Prediction]:
         """Predictions from probabilities [N, C], by the manifest's quantile and abstain threshold."""
         return decide_by(self.manifest, p)
@@ -267,7 +271,12 @@ def decide_by(manifest: Manifest, p: np.ndarray) -> list[Prediction]:
         score=fitted.score,
         penalty=fitted.penalty,
         free_rank=fitted.free_rank,
+        weights=fitted.weights,
     )
+
+
+def _weights(manifest: Manifest) -> tuple[float, ...] | None:
+    return None if manifest.calibration is None else manifest.calibration.weights
 
 
 def _onnx_part(bundle: Bundle, backend: str) -> bytes:

@@ -1,4 +1,4 @@
-"""From a model's scores to a decision: temperature, entropy, conformal set, abstention. Pure NumPy.
+"""From a model's scores to a decision: temperature, entropy, the class named, conformal set, abstention. Pure NumPy.
 
 ``edge_derm.trust`` fits the figures used here on a calibration split; this module only applies them.
 """
@@ -10,16 +10,22 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
+TIE = 1 - 2.0 ** -(
+    2.0**-16
+)  # values this near to the largest are equal to it: rounding never decides which class is named
+
 
 @dataclass(frozen=True)
 class Prediction:
     """One image's answer.
 
+    ``confidence`` is the probability of ``label``; with decision weights another label may be more probable.
     ``probabilities`` by label, in the model's order; ``entropy`` in nats. ``prediction_set``, most probable
     first, is None without a conformal quantile; ``abstained`` is None without an abstain threshold.
     """
 
     label: str
+    confidence: float
     probabilities: Mapping[str, float]
     entropy: float
     prediction_set: tuple[str, ...] | None
@@ -123,9 +129,21 @@ def set_scores(p: np.ndarray, *, score: str = "lac", penalty: float = 0.0, free_
     return out
 
 
-def abstains(p: np.ndarray, threshold: float) -> np.ndarray:
-    """bool [N]: True where the largest of the probabilities [N, C] is below ``threshold``."""
-    return np.asarray(p, dtype=np.float64).max(axis=-1) < threshold
+def named(p: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
+    """int64 [N]: the class that is named: the largest of weight · probability [N, C], the earlier one of equals.
+
+    Args:
+        weights: one a class, above 0; None names the most probable class.
+    """
+    if weights is None:
+        return np.asarray(p).argmax(axis=-1)
+    values = np.asarray(p, np.float64) * np.asarray(weights)
+    return np.asarray((values >= (1 - TIE) * values.max(axis=-1, keepdims=True)).argmax(axis=-1))
+
+
+def confidences(p: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """float64 [N]: the probability of each image's class, from probabilities [N, C] and int64 [N]."""
+    return np.take_along_axis(np.asarray(p, np.float64), np.asarray(classes)[:, None], axis=1)[:, 0]
 
 
 def decide(
@@ -137,16 +155,23 @@ def decide(
     score: str = "lac",
     penalty: float = 0.0,
     free_rank: int = 1,
+    weights: Sequence[float] | None = None,
 ) -> list[Prediction]:
-    """One ``Prediction`` per row of the probabilities [N, C]; ties go to the earlier label."""
+    """One ``Prediction`` per row of the probabilities [N, C]; ties go to the earlier label.
+
+    It abstains where the label named is less probable than the threshold. ``weights``: as for ``named``.
+    """
     uncertainty = entropy(p)
+    chosen = named(p, weights)
+    confidence = confidences(p, chosen)
     sets = None
     if conformal_quantile is not None:
         sets = prediction_set(p, conformal_quantile, score=score, penalty=penalty, free_rank=free_rank)
-    abstained = abstains(p, abstain_threshold) if abstain_threshold is not None else None
+    abstained = None if abstain_threshold is None else confidence < abstain_threshold
     return [
         Prediction(
-            label=labels[int(np.argmax(row))],
+            label=labels[int(chosen[i])],
+            confidence=float(confidence[i]),
             probabilities={label: float(value) for label, value in zip(labels, row)},
             entropy=float(uncertainty[i]),
             prediction_set=None if sets is None else _members(row, sets[i], labels),

@@ -8,6 +8,7 @@ from typing import Any, Callable, Mapping, Sequence
 import numpy as np
 
 from edge_derm.errors import DataError
+from edge_derm.runtime.decision import confidences
 from edge_derm.trust import calibration, roc
 from edge_derm.trust.intervals import resample, share
 from edge_derm.trust.subgroups import SKIN_CAVEAT, shift, subgroups
@@ -39,11 +40,13 @@ def evaluate(
     readers: Path | None = None,
     chooser: tuple[np.ndarray, np.ndarray] | None = None,
     reference: bool = False,
+    decided: np.ndarray | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """All figures.
 
     Args:
+        decided: int64 [N], the classes that were named; None: the most probable ones.
         probabilities: float [N, C]. targets: int64 [N] indices of ``labels``. groups: lesion or patient of each image.
         positive, negative: the two-class task: images of those two classes (of all others, without ``negative``), scored by
             p(positive) / (p(positive) + p(negative)).
@@ -59,11 +62,11 @@ def evaluate(
         raise DataError("expected images to evaluate on, got none", code="evaluate-empty")
     _check_labels(labels, positive, negative, readers)
     p = np.asarray(probabilities, np.float64)
-    decided, confidence = p.argmax(axis=1), p.max(axis=1)
-    correct = decided == targets
+    decided = p.argmax(axis=1) if decided is None else decided
+    confidence, correct = confidences(p, decided), decided == targets
     record = {
         "labels": list(labels),
-        **figures(p, targets, labels, groups, seed=seed),
+        **figures(p, targets, labels, groups, decided=decided, seed=seed),
         "reliability": calibration.reliability(confidence, correct),
         "confusion": confusion(decided, targets, len(labels)).tolist(),
         "roc": {label: roc.curve(p[:, c], targets == c) for c, label in enumerate(labels)},
@@ -92,11 +95,17 @@ def evaluate(
 
 
 def figures(
-    p: np.ndarray, targets: np.ndarray, labels: Sequence[str], groups: Sequence[str], *, seed: int = 0
+    p: np.ndarray,
+    targets: np.ndarray,
+    labels: Sequence[str],
+    groups: Sequence[str],
+    *,
+    decided: np.ndarray | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """The metrics that need no more than probabilities and truth, each with its interval."""
-    decided, confidence = p.argmax(axis=1), p.max(axis=1)
-    correct = decided == targets
+    """The metrics that need no more than probabilities, the classes named (None: the most probable) and truth, with intervals."""
+    decided = p.argmax(axis=1) if decided is None else decided
+    confidence, correct = confidences(p, decided), decided == targets
 
     def drawn(statistic: Callable[[np.ndarray], float | None]) -> dict[str, Any]:
         return resample(statistic, groups, seed=seed)

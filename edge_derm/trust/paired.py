@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
+from edge_derm.runtime.decision import confidences, named
 from edge_derm.trust import calibration, roc
 from edge_derm.trust.evaluate import balanced
 from edge_derm.trust.intervals import RESAMPLES, figure, members_of, undefined
+
+Named = Callable[[np.ndarray], np.ndarray]  # probabilities [N, C] → the classes that are named, int64 [N]
 
 
 def compare_metrics(
@@ -18,6 +21,7 @@ def compare_metrics(
     labels: Sequence[str],
     *,
     groups: Sequence[str],
+    name: Named = named,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, dict[str, Any]]:
@@ -30,20 +34,23 @@ def compare_metrics(
     """
     both = (np.asarray(parent, np.float64), np.asarray(deployed, np.float64))
     names = metric_names(labels)
-    seen = np.array([values(p, targets, len(labels)) for p in both])
+    decided = [name(p) for p in both]
+    seen = np.array([values(p, d, targets, len(labels)) for p, d in zip(both, decided)])
     drawn = np.full((resamples, 2, len(names)), np.nan)
     rng = np.random.default_rng(seed)
     members = members_of(groups)
     for number in range(resamples):
         chosen = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
-        drawn[number] = [values(p[chosen], targets[chosen], len(labels)) for p in both]
+        drawn[number] = [
+            values(p[chosen], d[chosen], targets[chosen], len(labels)) for p, d in zip(both, decided)
+        ]
     return {
-        name: {
+        metric: {
             "float": _figure(seen[0, k], drawn[:, 0, k], len(targets)),
             "deployed": _figure(seen[1, k], drawn[:, 1, k], len(targets)),
             "difference": _figure(seen[1, k] - seen[0, k], drawn[:, 1, k] - drawn[:, 0, k], len(targets)),
         }
-        for k, name in enumerate(names)
+        for k, metric in enumerate(names)
     }
 
 
@@ -54,10 +61,9 @@ def metric_names(labels: Sequence[str]) -> list[str]:
     return plain + [f"{metric}.{label}" for metric in each for label in labels]
 
 
-def values(p: np.ndarray, targets: np.ndarray, classes: int) -> list[float]:
+def values(p: np.ndarray, decided: np.ndarray, targets: np.ndarray, classes: int) -> list[float]:
     """Every metric as a number; NaN where the images do not define it."""
-    decided, confidence = p.argmax(axis=1), p.max(axis=1)
-    correct = decided == targets
+    confidence, correct = confidences(p, decided), decided == targets
     plain = [
         float(correct.mean()),
         balanced(decided, targets),

@@ -9,6 +9,7 @@ from typing import Any, Collection, Mapping, Sequence
 import numpy as np
 
 from edge_derm.errors import GateError
+from edge_derm.runtime.decision import named
 from edge_derm.trust import paired
 from edge_derm.trust.intervals import proportion, resample
 
@@ -33,20 +34,21 @@ def compare(
     *,
     groups: Sequence[str],
     labels: Sequence[str] | None = None,
+    name: paired.Named = named,
 ) -> dict[str, Any]:
     """Figures of parity; with ``labels`` every metric twice (``metrics``, of the XNNPACK kernels).
 
     Args:
         deployed: probabilities [N, C] by kernel family (``xnnpack``, ``reference``).
         parent: float probabilities [N, C]; None leaves its figures None.
+        name: which class is named for each row of probabilities, of both.
     """
-    correct = {name: p.argmax(axis=1) == targets for name, p in deployed.items()}
+    answers = {kernels: name(p) for kernels, p in deployed.items()}
+    correct = {kernels: answer == targets for kernels, answer in answers.items()}
     record: dict[str, Any] = {
         "accuracy_deployed": float(correct["xnnpack"].mean()),
-        "accuracy_deployed_by_kernels": {name: float(hits.mean()) for name, hits in correct.items()},
-        "agreement_between_kernels": float(
-            (deployed["xnnpack"].argmax(axis=1) == deployed["reference"].argmax(axis=1)).mean()
-        ),
+        "accuracy_deployed_by_kernels": {kernels: float(hits.mean()) for kernels, hits in correct.items()},
+        "agreement_between_kernels": float((answers["xnnpack"] == answers["reference"]).mean()),
         "accuracy_float": None,
         "agreement": {"xnnpack": None, "reference": None},
         "agreement_intervals": None,
@@ -57,22 +59,24 @@ def compare(
     }
     if parent is None:
         return record
-    decided = parent.argmax(axis=1)
+    decided = name(parent)
     right = decided == targets
-    same = {name: p.argmax(axis=1) == decided for name, p in deployed.items()}
+    same = {kernels: answer == decided for kernels, answer in answers.items()}
     gain = correct["xnnpack"].astype(np.float64) - right
     return {
         **record,
         "accuracy_float": float(right.mean()),
-        "agreement": {name: float(values.mean()) for name, values in same.items()},
-        "agreement_intervals": {name: proportion(int(v.sum()), len(v)) for name, v in same.items()},
+        "agreement": {kernels: float(values.mean()) for kernels, values in same.items()},
+        "agreement_intervals": {kernels: proportion(int(v.sum()), len(v)) for kernels, v in same.items()},
         "accuracy_difference": resample(lambda i: float(gain[i].mean()), groups),
         "max_abs_probability_error": float(max(np.abs(p - parent).max() for p in deployed.values())),
-        "disagreements": {name: np.flatnonzero(~values).tolist() for name, values in same.items()},
+        "disagreements": {kernels: np.flatnonzero(~values).tolist() for kernels, values in same.items()},
         "metrics": (
             None
             if labels is None
-            else paired.compare_metrics(parent, deployed["xnnpack"], targets, labels, groups=groups)
+            else paired.compare_metrics(
+                parent, deployed["xnnpack"], targets, labels, groups=groups, name=name
+            )
         ),
     }
 

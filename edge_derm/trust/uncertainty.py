@@ -14,11 +14,12 @@ from edge_derm.trust.intervals import resample, undefined
 
 COVERAGE = 0.8  # share of answers at which the risk is stated
 POINTS = 100  # of a risk–coverage curve
-FALLING = ("max_probability",)  # measures that fall with uncertainty
+CONFIDENCE = "confidence"  # the mean probability of the class that is named
+FALLING = ("max_probability", CONFIDENCE)  # measures that fall with uncertainty
 
 
 def unsure(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The measures, each so that higher is less sure (1 − max probability)."""
+    """The measures, each so that higher is less sure (1 − probability)."""
     return {name: 1 - value if name in FALLING else value for name, value in found.items()}
 
 

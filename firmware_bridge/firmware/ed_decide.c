@@ -1,7 +1,7 @@
-/* See ed_decide.h. The largest probability is one over the sum of 2^(l - l_max), l being the table's logits. */
+/* See ed_decide.h. A class's probability is one over the sum of 2^(l - l_class) over all classes, l being the table's logits. */
 #include "ed_decide.h"
 
-enum { PLACES = 20, ROOTS = 64, ROOT_PLACES = 14, SPAN = 31 };
+enum { PLACES = 20, ROOTS = 64, ROOT_PLACES = 14, SPAN = 31, TIE = 16 };
 
 static const uint64_t ONE = 1u << 30;
 
@@ -21,43 +21,64 @@ static int32_t logit(const struct ed_decision *decision, const uint8_t *scores, 
     return decision->logits[class * decision->row + (scores[class] ^ decision->flip)];
 }
 
-/* 2^-(d / 2^20) with 30 binary places: a root of two, times 1 - x + x^2/2 for what is below a 64th; 0 from 2^-31 on. */
-static uint64_t power(uint32_t d) {
-    const uint32_t whole = d >> PLACES, part = d & ((1u << PLACES) - 1u);
+/* 2^-(part / 2^20) with 30 binary places: a root of two, times 1 - x + x^2/2 for what is below a 64th. */
+static uint64_t root(uint32_t part) {
+    const uint64_t x = ((uint64_t)(part & ((1u << ROOT_PLACES) - 1u)) * 744261118u) >> PLACES;
+    const uint64_t below = ONE - x + ((x * x) >> 31);
+    return (roots[part >> ROOT_PLACES] * below + ONE / 2) >> 30;
+}
+
+/* 2^(l / 2^20) with 30 binary places; 0 below 2^-31, and 2^61 from 2^31 on. */
+static uint64_t power(int32_t l) {
+    if (l > 0) {
+        const uint32_t up = (uint32_t)l + ((1u << PLACES) - 1u), whole = up >> PLACES;
+        return whole >= SPAN ? ONE << SPAN : root((whole << PLACES) - (uint32_t)l) << whole;
+    }
+    const uint32_t d = (uint32_t)-l, whole = d >> PLACES;
     if (whole >= SPAN) {
         return 0;
     }
-    const uint64_t x = ((uint64_t)(part & ((1u << ROOT_PLACES) - 1u)) * 744261118u) >> PLACES;
-    const uint64_t below = ONE - x + ((x * x) >> 31);
-    const uint64_t value = (roots[part >> ROOT_PLACES] * below + ONE / 2) >> 30;
+    const uint64_t value = root(d & ((1u << PLACES) - 1u));
     return whole == 0 ? value : (value + (1u << (whole - 1))) >> whole;
 }
 
-static int32_t find_largest(const struct ed_decision *decision, const uint8_t *scores) {
-    int32_t largest = 0;
-    for (int32_t class = 1; class < decision->classes; ++class) {
-        if (logit(decision, scores, class) > logit(decision, scores, largest)) {
-            largest = class;
-        }
-    }
-    return largest;
+static int32_t preferred(const struct ed_decision *decision, const uint8_t *scores, int32_t class) {
+    return logit(decision, scores, class) + (decision->weights ? decision->weights[class] : 0);
 }
 
-static uint64_t sum_over_largest(const struct ed_decision *decision, const uint8_t *scores, int32_t largest) {
-    const int32_t top = logit(decision, scores, largest);
+/* The first class that is as much preferred as any, up to what the rounding of the weights may be. */
+static int32_t find_named(const struct ed_decision *decision, const uint8_t *scores) {
+    int32_t top = preferred(decision, scores, 0), class = 0;
+    for (int32_t other = 1; other < decision->classes; ++other) {
+        const int32_t value = preferred(decision, scores, other);
+        top = value > top ? value : top;
+    }
+    top -= decision->weights ? TIE : 0;
+    while (preferred(decision, scores, class) < top) {
+        ++class;
+    }
+    return class;
+}
+
+static uint64_t sum_over_named(const struct ed_decision *decision, const uint8_t *scores, int32_t named) {
+    const int32_t own = logit(decision, scores, named);
     uint64_t sum = 0;
     for (int32_t class = 0; class < decision->classes; ++class) {
-        sum += power((uint32_t)(top - logit(decision, scores, class)));
+        const uint64_t more = sum + power(logit(decision, scores, class) - own);
+        sum = more < sum ? UINT64_MAX : more;
     }
     return sum;
 }
 
 int32_t ed_decide(const struct ed_decision *decision, const void *scores) {
-    const int32_t largest = find_largest(decision, scores);
-    return sum_over_largest(decision, scores, largest) > decision->limit ? ED_ABSTAINED : largest;
+    const int32_t named = find_named(decision, scores);
+    return sum_over_named(decision, scores, named) > decision->limit ? ED_ABSTAINED : named;
 }
 
 uint32_t ed_decide_confidence(const struct ed_decision *decision, const void *scores) {
-    const uint64_t sum = sum_over_largest(decision, scores, find_largest(decision, scores));
+    const uint64_t sum = sum_over_named(decision, scores, find_named(decision, scores));
+    if (sum > (uint64_t)1 << 62) {
+        return 0;
+    }
     return (uint32_t)((((uint64_t)1 << 46) + sum / 2) / sum);
 }

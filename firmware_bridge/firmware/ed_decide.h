@@ -12,13 +12,14 @@ struct ed_decision {
     int32_t row;           /* 256 where every class has its own row, 0 where one row serves all */
     int32_t classes;
     uint8_t flip;   /* 0x80 for int8 scores, whose rows begin at -128; 0 for uint8 */
-    uint64_t limit; /* abstains where the sum of all probabilities over the largest, 30 binary places, is above */
+    uint64_t limit; /* abstains where the sum of all probabilities over that of the class named, 30 binary places, is above */
+    const int32_t *weights; /* log2 of each class's decision weight, 20 binary places; NULL: all alike */
 };
 
-/* The class (the first of the largest), or ED_ABSTAINED. `scores`: one int8 or uint8 for each class. */
+/* The class (the first whose weight times probability is largest), or ED_ABSTAINED. `scores`: int8 or uint8, one a class. */
 int32_t ed_decide(const struct ed_decision *decision, const void *scores);
 
-/* The calibrated probability of the largest class, 16 binary places. */
+/* The calibrated probability of that class, 16 binary places. */
 uint32_t ed_decide_confidence(const struct ed_decision *decision, const void *scores);
 
 #endif
