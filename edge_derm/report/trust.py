@@ -325,8 +325,9 @@ def card(record: Record) -> str:
         limits.append("It never abstains: no threshold is set.")
     if (manifest.get("calibration") or {}).get("weights"):
         limits.append(
-            "The label named is the network's own answer, for which every class counts alike; its probability is how often that "
-            "answer is right among pictures like those it was calibrated on. A rare class may be named though another is more probable."
+            "The label named is the network's own answer, for which every class counts alike; its probability is how often "
+            "that answer is right among pictures like those it was calibrated on. A rare class may be named though another is more "
+            "probable."
         )
     elif manifest.get("calibration"):
         limits.append(
