@@ -1,7 +1,7 @@
 """The steps of the main line: each joins two wings that never import one another, and returns the command's record.
 
 ``cli`` parses and prints around them; anything that runs many of them (a sweep, a script) calls them directly.
-TensorFlow is imported inside the two steps that need it. Records hold only JSON's types after ``cli.options.clean``.
+TensorFlow is imported inside the two steps that need it. Records hold only JSON's types after ``records.clean``.
 """
 
 from __future__ import annotations
@@ -324,7 +324,7 @@ def evaluate(
 
     bundle = open_bundle(path)
     labels = bundle.manifest.labels
-    chosen = select(data, part=part, provenance=bundle.manifest.provenance, labels=labels)
+    chosen = select(data, part=part, provenance=bundle.manifest.provenance, labels=labels, seed=seed)
     classifier = Classifier.open(bundle, backend=backend, threads=threads)
     pixels = chosen.pixels(classifier.size_px)
     tones = [tone(angle) for angle in typology_angles(pixels)]

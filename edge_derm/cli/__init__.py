@@ -30,6 +30,7 @@ COMMANDS = {
     "evaluate": ("judge", "Metrics with 95 % intervals on labelled images."),
     "calibrate": ("judge", "Honest probabilities, prediction sets and when to abstain, into the manifest."),
     "uncertainty": ("uncertainty", "Which measure finds wrong answers and foreign images."),
+    "sweep": ("sweep", "A grid of variants, widths, sizes, recipes and seeds, here or on a Dask cluster."),
     "audit": ("audit", "Universal adversarial perturbations, on the float model and on the deployed file."),
     "bench": ("bench", "Latency and memory."),
     "targets": ("targets", "Where a model can be measured from here, and what is missing."),
@@ -130,4 +131,6 @@ def missing_package(error: ImportError) -> str:
         return "this command needs the package packaging: pip install 'edge-derm[deploy]'"
     if package == "cryptography":
         return "this command needs the package cryptography: pip install 'edge-derm[sign]'"
+    if package in {"distributed", "dask"}:
+        return "--dask needs the package distributed: pip install 'edge-derm[sweep]' (workers need 'edge-derm[train,sweep]')"
     return f"a needed package is missing: {error}"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any, Callable
 
 import click
-import numpy as np
 
 from .. import files
+from ..records import clean
 
 json_option = click.option(
     "--json", "json_file", metavar="FILE", help="Write the result as one JSON document (- = standard output)."
@@ -61,23 +60,6 @@ def emit(record: Any, json_file: str | None, text: str) -> None:
     click.echo(text)
     if json_file:
         files.write_json(Path(json_file), clean(record))
-
-
-def clean(value: Any) -> Any:
-    """JSON's own types only: NumPy values unwrapped, not-a-number as null, paths as text."""
-    if isinstance(value, dict):
-        return {str(key): clean(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return clean(value.tolist())
-    if isinstance(value, np.generic):
-        return clean(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Path):
-        return str(value)
-    return value
 
 
 def say(text: str) -> None:

@@ -67,3 +67,8 @@ def _last_activation(model: keras.Model) -> str:
     if isinstance(layer, keras.Model):
         return _last_activation(layer)
     return str(getattr(getattr(layer, "activation", None), "__name__", ""))
+
+
+def forget() -> None:
+    """Drop what Keras keeps of models made before in this process, their names included, as if it were a fresh one."""
+    keras.backend.clear_session()

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
-from edge_derm.report import audits, charts, measuring, trust
+from edge_derm.report import audits, charts, measuring, sweeps, trust
 from edge_derm.report.markup import facts, interval, pair, section, table, text, tiles
 
 Record = Mapping[str, Any]
@@ -354,6 +354,7 @@ SECTIONS: Mapping[str, Callable[[Record], str]] = {
     "bench": latency,
     "family": measuring.family,
     "audit": audits.audit,
+    "sweep": sweeps.sweep,
     "calibrate": trust.calibration,
     "uncertainty": trust.uncertainty,
 }

@@ -1,0 +1,1 @@
+"""A grid of variants × widths × sizes × recipes × seeds, each cell an ordinary train, export, bench and evaluate."""
