@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Mapping
+from typing import Mapping, Sequence
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def mean(site: Site) -> Layer:
 
 
 def add(site: Site) -> Layer:
-    """ADD of two maps, or of a map and values that repeat along its rows."""
+    """ADD of two maps, or of a map and values that repeat along its rows, or one for each pixel."""
     scales = [read_scale(site, tensor) for tensor in (site.tensor(0), site.tensor(1), site.output)]
     packed = pack.pack_add(*(scale for scale, _ in scales))
     fields = dict(zip(("a", "b", "out"), map(_scale, packed))) | {"left": pack.ADD_LEFT_SHIFT}
@@ -140,16 +140,38 @@ def _average_of_sums(site: Site) -> Layer:
 
 
 def _two(site: Site, what: str, fields: Mapping[str, object]) -> Layer:
-    """An element-wise operator of two inputs, either of which may be a constant or repeat."""
-    counts = [_period(site, site.tensor(place)) for place in range(2)]
-    operands = [_operand(site, place, repeats=counts[place] < site.output.elements) for place in range(2)]
-    zeros = [read_scale(site, site.tensor(place))[1] for place in range(2)]
+    """An element-wise operator of two inputs, either of which may be a constant, repeat, or hold one value a pixel."""
+    tensors = [site.tensor(place) for place in range(2)]
+    by_pixel = any(_is_by_pixel(site, tensor) for tensor in tensors)
+    counts = [1 if _is_by_pixel(site, tensor) else _period(site, tensor) for tensor in tensors]
+    repeats = [
+        tensor.elements < site.output.elements and not _is_by_pixel(site, tensor) for tensor in tensors
+    ]
+    operands = [_operand(site, place, repeats=repeats[place]) for place in range(2)]
+    zeros = [read_scale(site, tensor)[1] for tensor in tensors]
     own = dict(zip(("a_count", "b_count", "a_zero", "b_zero"), (*counts, *zeros)))
     struct = ctext.struct({**own, **fields, **read_limits(site)})
-    pointers = f"{operands[0][1]}, {operands[1][1]}"
-    call = f"ed_{what}(&{site.label}, {pointers}, {site.out}, {_bytes_a_row(site)} * count);"
+    pointers = [pointer for _, pointer in operands]
+    size = f"{_bytes_a_row(site)} * count"
+    call = f"ed_{what}(&{site.label}, {pointers[0]}, {pointers[1]}, {site.out}, {size});"
+    if by_pixel:
+        call = _each_pixel(site, what, pointers, [0 if r else t.shape[-1] for r, t in zip(repeats, tensors)])
     own_constant = Constant(f"struct ed_{what}", site.label, struct)
     return Layer(call, (own_constant, *operands[0][0], *operands[1][0]))
+
+
+def _is_by_pixel(site: Site, tensor: Tensor) -> bool:
+    """Whether ``tensor`` has one value for all channels of each pixel of the output, which has several."""
+    shape, target = tensor.shape, site.output.shape
+    return len(shape) == len(target) == 4 and shape[:3] == target[:3] and 1 == shape[3] < target[3]
+
+
+def _each_pixel(site: Site, what: str, pointers: Sequence[str], steps: Sequence[int]) -> str:
+    """The call in a loop over pixels; ``steps``: values from one pixel to the next of each input."""
+    channels = site.output.shape[3]
+    inputs = [f"{pointer} + {step} * i" if step else pointer for pointer, step in zip(pointers, steps)]
+    call = f"ed_{what}(&{site.label}, {inputs[0]}, {inputs[1]}, {site.out} + {channels} * i, {channels});"
+    return f"for (int32_t i = 0; i < {site.output.shape[2]} * count; ++i) {{\n    {call}\n}}"
 
 
 def _period(site: Site, tensor: Tensor) -> int:
@@ -160,7 +182,7 @@ def _period(site: Site, tensor: Tensor) -> int:
     target = site.output.shape
     if shape and tuple(shape) != target[len(target) - len(shape) :]:
         raise site.refuse(
-            tensor, f"{list(tensor.shape)} does not repeat along rows of {list(target)}", "shape"
+            tensor, f"{list(tensor.shape)} does not repeat along rows or pixels of {list(target)}", "shape"
         )
     return tensor.elements
 

@@ -53,6 +53,8 @@ def operators(draw: st.DrawFn) -> Operator:
     fields["bias"], fields["per_channel"] = draw(st.booleans()), draw(st.booleans())
     fields["pads"] = draw(st.tuples(*[st.integers(0, 3)] * 4))
     fields["broadcast"] = draw(st.booleans())
+    if kind in ("ADD", "MUL"):
+        fields["repeated"] = draw(st.sampled_from(["no", "channels", "pixels"]))
     return Operator(kind, shape, fields, draw(st.integers(0, 2**32 - 1)))
 
 
@@ -161,10 +163,13 @@ class _Case:
 
     def _two(self, shape: Sequence[int], kind: str, scale: float) -> None:
         f = self.fields
-        other_shape = (1, 1, 1, shape[3]) if f["broadcast"] else shape
-        other = self.input(other_shape, self.other_scale, int(self.rng.integers(-128, 128)))
+        narrowed = {"channels": (1, 1, 1, shape[3]), "pixels": (*shape[:3], 1)}
+        other = self.input(
+            narrowed.get(f["repeated"], shape), self.other_scale, int(self.rng.integers(-128, 128))
+        )
         given = options(kind, fusedActivationFunction=_ACTIVATION[f["activation"]])
-        self.finish([self.source, other], shape, scale, f["out_zero"], given)
+        inputs = [other, self.source] if f["broadcast"] else [self.source, other]
+        self.finish(inputs, shape, scale, f["out_zero"], given)
 
     @property
     def other_scale(self) -> float:

@@ -8,6 +8,7 @@ import pytest
 
 keras = pytest.importorskip("keras", reason="Keras is not installed")
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+import chain_models  # noqa: E402
 from edge_derm import steps  # noqa: E402
 from edge_derm.data import open_dataset, split  # noqa: E402
 from edge_derm.errors import ModelError  # noqa: E402
@@ -34,35 +35,7 @@ def pixels():
 
 @pytest.fixture(scope="module")
 def model(pixels):
-    """Five convolutions, one dilated, whose statistics are those of their data; logits that decide for several classes."""
-    keras.utils.set_random_seed(1)
-    rng = np.random.default_rng(1)
-    x = image = keras.Input((48, 48, 3))
-    kl = keras.layers
-    for number, (kind, width, stride, rate) in enumerate(SMALL):
-        if kind == "dw":
-            conv = kl.DepthwiseConv2D(3, stride, "same", use_bias=False, dilation_rate=rate)
-        else:
-            conv = kl.Conv2D(width, kind, stride, "same", use_bias=False)
-        norm = kl.BatchNormalization(
-            momentum=0.0, gamma_initializer=uniform(rng), beta_initializer=uniform(rng)
-        )
-        x = kl.ReLU(6.0)(norm(conv(x)))
-    features = kl.GlobalAveragePooling2D()(x)
-    made = keras.Model(image, kl.Softmax()(kl.Dense(4, name="logits")(features)))
-    made(pixels.astype(np.float32) / 128 - 1, training=True)
-    head = made.get_layer("logits")
-    head.kernel.assign(rng.normal(0, 1.5, head.kernel.shape))
-    pooled = quantise.pooled(chains.fold(made), pixels)
-    head.bias.assign(-(pooled @ head.kernel.numpy()).mean(axis=0))
-    return made
-
-
-SMALL = ((3, 8, 2, 1), ("dw", 8, 1, 2), (1, 16, 1, 1), ("dw", 16, 2, 1), (1, 24, 1, 1))
-
-
-def uniform(rng):
-    return keras.initializers.RandomUniform(0.5, 1.5, seed=int(rng.integers(1000)))
+    return chain_models.build(pixels)
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,9 @@ from . import options as shared
     metavar="FILE.h5|RUN",
     help="ImageNet weights (Keras, no top) or a finished run to start from.",
 )
+@click.option(
+    "--attention", is_flag=True, help="Weigh the places of the last feature map; the mask can be looked at."
+)
 @click.option("--dropout", type=click.FloatRange(0, 0.9), default=None, help="Dropout before the classifier.")
 @click.option(
     "--dropout-depth",

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import layers as kl
 
 from edge_derm.errors import ModelError
+from edge_derm.modeling import attention as attending
 from edge_derm.modeling import stages
 
 LOGITS = "logits"
@@ -30,6 +31,7 @@ def build(
     classes: int = 7,
     dropout: float = 0.2,
     dropout_depth: int = 1,
+    attention: bool = False,
 ) -> keras.Model:
     """A (Dilated-)MobileNet v1 classifier.
 
@@ -40,6 +42,7 @@ def build(
         dropout: before the classifier; 0 leaves the layers out.
         dropout_depth: blocks it reaches back over: 1 is the classifier alone; K also drops whole feature maps behind each of
             the K − 1 blocks before the last one.
+        attention: weigh the places of the last feature map (``modeling.attention``).
 
     Returns:
         float32 [N, S, S, 3] in pixel/128 − 1 → softmax [N, classes].
@@ -64,6 +67,8 @@ def build(
         x = _convolve(x, layer)
         if layer.name in dropped:
             x = kl.SpatialDropout2D(dropout, name=f"{keras_name(layer.name)}_dropout")(x)
+    if attention:
+        x = attending.SpatialAttention(stages.attention_units(x.shape[-1]), name=attending.NAME)(x)
     x = kl.GlobalAveragePooling2D(name="pool")(x)
     if dropout:
         x = kl.Dropout(dropout, name="dropout")(x)
@@ -144,7 +149,7 @@ def load_imagenet(model: keras.Model, path: Path) -> None:
     """
     found = _read_h5(path)
     for layer in model.layers:
-        if not layer.weights or layer.name == LOGITS:
+        if not layer.weights or layer.name in (LOGITS, attending.NAME):
             continue
         values = found.get(layer.name)
         if values is None:

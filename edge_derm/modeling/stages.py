@@ -21,6 +21,7 @@ VARIANTS: Mapping[str, Mapping[str, int]] = {
     "d2": {"dw1": 2, "dw3": 2},
     "d3": {"dw1": 2, "dw3": 2, "dw5": 2},
 }
+ATTENTION_SHARE = 16  # feature channels for one channel inside the attention module (``modeling.attention``)
 LAYERS = ("conv1", *(f"dw{n}" for n in range(1, len(STAGES) + 1)))
 
 
@@ -112,16 +113,30 @@ def layers(alpha: float, size_px: int, dilation: Mapping[str, int]) -> tuple[Lay
     return tuple(found)
 
 
-def parameters(alpha: float, classes: int) -> int:
-    """Trainable parameters: convolutions without bias, scale and shift of each batch norm, classifier with bias."""
+def attention_units(channels: int) -> int:
+    """Channels inside the attention module on a feature map of ``channels``."""
+    return max(1, channels // ATTENTION_SHARE)
+
+
+def attention_weights(channels: int) -> int:
+    """Of the module's 1 × 1 and 3 × 3 kernels, biases not counted."""
+    return attention_units(channels) * (channels + 9)
+
+
+def parameters(alpha: float, classes: int, *, attention: bool = False) -> int:
+    """Trainable parameters: convolutions without bias, scale and shift of each batch norm, classifier with bias; attention."""
     table = layers(alpha, 32, {})
-    return sum(layer.weights + 2 * layer.outputs for layer in table) + (table[-1].outputs + 1) * classes
+    features = table[-1].outputs
+    extra = attention_weights(features) + attention_units(features) + 1 if attention else 0
+    return sum(layer.weights + 2 * layer.outputs for layer in table) + extra + (features + 1) * classes
 
 
-def macs(alpha: float, size_px: int, classes: int) -> int:
-    """Multiply-accumulates of one image; dilation does not enter."""
+def macs(alpha: float, size_px: int, classes: int, *, attention: bool = False) -> int:
+    """Multiply-accumulates of one image in convolutions and classifier; dilation does not enter."""
     table = layers(alpha, size_px, {})
-    return sum(layer.macs for layer in table) + table[-1].outputs * classes
+    features, side = table[-1].outputs, table[-1].side
+    extra = side**2 * attention_weights(features) if attention else 0
+    return sum(layer.macs for layer in table) + extra + features * classes
 
 
 def receptive_fields(dilation: Mapping[str, int]) -> dict[str, int]:

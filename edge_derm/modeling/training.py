@@ -56,6 +56,7 @@ class TrainConfig:
     ema_epochs: float = 2.5  # horizon of the moving average of the weights
     patience: int = 15  # epochs without a better validation figure before stopping
     augmentation: Augmentation = field(default_factory=Augmentation)
+    attention: bool = False
     harden: float = 0.0  # norm of universal perturbations trained against, as a share of the images'; 0: none
 
 
@@ -78,6 +79,7 @@ def run(
     dropout_depth: int = 1,
     budget_min: float | None = None,
     hold_out: float | None = None,
+    attention: bool = False,
     harden: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
@@ -101,6 +103,7 @@ def run(
         epochs=epochs or config.epochs,
         dropout=config.dropout if dropout is None else dropout,
         dropout_depth=dropout_depth,
+        attention=attention,
         harden=hardening.ZETA if harden else 0.0,
     )
     shares = (
@@ -349,6 +352,7 @@ def _fresh(config: TrainConfig, *, classes: int) -> keras.Model:
         classes=classes,
         dropout=config.dropout,
         dropout_depth=config.dropout_depth,
+        attention=config.attention,
     )
     if config.weights:
         start_from(model, Path(config.weights))
@@ -388,8 +392,9 @@ def _identity(dataset: Dataset, parts: Split, config: TrainConfig) -> dict[str, 
     choices = asdict(config)
     if config.dropout_depth == 1:
         del choices["dropout_depth"]
-    if not config.harden:
-        del choices["harden"]
+    for name in ("attention", "harden"):
+        if not choices[name]:
+            del choices[name]
     return dict(json.loads(json.dumps({"config": choices, "data": dataset.digest, "split": parts.digest})))
 
 
@@ -419,8 +424,9 @@ def _record(
         "alpha": config.alpha,
         "size_px": config.size_px,
         "dilation": config.dilation,
-        "parameters": stages.parameters(config.alpha, len(labels)),
-        "macs": stages.macs(config.alpha, config.size_px, len(labels)),
+        "attention": config.attention,
+        "parameters": stages.parameters(config.alpha, len(labels), attention=config.attention),
+        "macs": stages.macs(config.alpha, config.size_px, len(labels), attention=config.attention),
         "classes": list(labels),
         "best_epoch": state.best_epoch,
         "validation": state.validation,

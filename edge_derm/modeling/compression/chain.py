@@ -14,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from edge_derm.errors import ModelError
+from edge_derm.modeling import attention
 from edge_derm.modeling.architecture import StridedDilatedConv2D
+from edge_derm.modeling.attention import SpatialAttention
 
 CLIP = 6.0  # of ReLU6, after every convolution of a chain
 POOL = "pool"
@@ -36,6 +38,7 @@ class Layer:
     bias: np.ndarray
     stride: int = 1
     rate: int = 1
+    gate: tuple[np.ndarray, ...] | None = None  # dense only: weights of the attention in front of the pooling
 
     @property
     def channel_axes(self) -> tuple[int, ...]:
@@ -48,7 +51,7 @@ def fold(model: keras.Model) -> tuple[Layer, ...]:
 
     Raises:
         ModelError: ``chain-structure``: anything but convolutions without bias, each with batch norm and ReLU6, one after
-            another, then global average pooling, one dense layer and a softmax.
+            another, then attention or not, global average pooling, one dense layer and a softmax.
     """
     layers = [layer for layer in model.layers if not isinstance(layer, _PASSING)]
     found: list[Layer] = []
@@ -56,7 +59,9 @@ def fold(model: keras.Model) -> tuple[Layer, ...]:
     while place < len(layers) and isinstance(layers[place], _CONVOLUTIONS):
         found.append(_folded(*_triple(layers[place : place + 3])))
         place += 3
-    rest = layers[place:]
+    gate, rest = None, layers[place:]
+    if rest and isinstance(rest[0], SpatialAttention):
+        gate, rest = tuple(rest[0].get_weights()), rest[1:]
     ends = (keras.layers.GlobalAveragePooling2D, keras.layers.Dense, keras.layers.Softmax)
     fits = len(rest) == 3 and all(isinstance(layer, kind) for layer, kind in zip(rest, ends))
     if (
@@ -67,7 +72,7 @@ def fold(model: keras.Model) -> tuple[Layer, ...]:
     ):
         raise _foreign(", ".join(type(layer).__name__ for layer in rest[:4]) or "no convolution")
     kernel, bias = rest[1].get_weights()
-    return (*found, Layer(rest[1].name, "dense", kernel, bias))
+    return (*found, Layer(rest[1].name, "dense", kernel, bias, gate=gate))
 
 
 _PASSING = (keras.layers.InputLayer, keras.layers.Dropout)
@@ -142,11 +147,18 @@ def apply(layer: Layer, x: Any) -> Any:
     return tf.nn.depthwise_conv2d(x, layer.kernel, strides, "SAME", dilations=rates) + layer.bias
 
 
+def pool(layer: Layer, x: Any) -> Any:
+    """What the classifier sees, [N, C], of the last feature map [N, H, W, C]: the mean over all places, weighed by attention."""
+    if layer.gate is not None:
+        x = x * (1 + attention.mask(x, *layer.gate))
+    return tf.reduce_mean(x, axis=(1, 2))
+
+
 def forward(chain: Sequence[Layer], x: Any, observe: Observer = lambda name, values: values) -> Any:
     """Logits [N, C] of float32 [N, S, S, 3]; ``observe`` sees, and may replace, every activation, pool and logits too."""
     for layer in chain:
         if layer.kind == "dense":
-            x = observe(POOL, tf.reduce_mean(x, axis=(1, 2)))
+            x = observe(POOL, pool(layer, x))
         y = apply(layer, x)
         x = observe(layer.name, y if layer.kind == "dense" else tf.nn.relu6(y))
     return x

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from edge_derm.errors import ModelError
+from edge_derm.modeling.attention import SpatialAttention
 from edge_derm.modeling.compression.chain import POOL, Layer, fold, forward
 
 LEAST = 4  # channels of a layer that always stay
@@ -45,9 +46,18 @@ def macs(chain: Sequence[Layer], size_px: int) -> int:
     """Multiply-accumulates of one image."""
     total, side = 0, size_px
     for layer in chain:
+        total += _gate_macs(layer, side, layer.kernel.shape[0])
         side = 1 if layer.kind == "dense" else -(-side // layer.stride)
         total += side**2 * layer.kernel.size
     return total
+
+
+def _gate_macs(layer: Layer, side: int, inputs: int) -> int:
+    """Of the attention in front of the classifier on a map of ``side`` and ``inputs`` channels."""
+    if layer.gate is None:
+        return 0
+    squeeze, _, look, _ = layer.gate
+    return side**2 * (inputs * squeeze.shape[-1] + look.size)
 
 
 def statistics(chain: Sequence[Layer], pixels: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -113,6 +123,7 @@ def _worth(reader: Layer, variance: np.ndarray) -> np.ndarray:
 def _left(chain: Sequence[Layer], kept: Mapping[str, np.ndarray], size_px: int) -> int:
     total, side, inputs = 0, size_px, 3
     for layer in chain:
+        total += _gate_macs(layer, side, inputs)
         side = 1 if layer.kind == "dense" else -(-side // layer.stride)
         if layer.kind == "dw":
             total += side**2 * 9 * inputs
@@ -167,6 +178,11 @@ def narrow(
         elif isinstance(layer, keras.layers.BatchNormalization):
             gamma, beta, mean, variance = (v[outputs] for v in values)
             target.set_weights([gamma, beta, mean - (0 if moved is None else moved[outputs]), variance])
+        elif isinstance(layer, SpatialAttention):
+            given = _given(values[0], inputs, means[seen])
+            target.set_weights(
+                [values[0][:, :, inputs], values[1] + (0 if given is None else given), *values[2:]]
+            )
         elif isinstance(layer, keras.layers.Dense):
             given = _given(values[0], inputs, means[POOL])
             target.set_weights([values[0][inputs], values[1] + (0 if given is None else given)])

@@ -16,7 +16,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
-from edge_derm.modeling.compression.chain import CLIP, POOL, Layer
+from edge_derm.modeling.compression.chain import CLIP, POOL, Layer, pool
 
 STEPS = 127  # of int8 weights to either side
 DAMPING = (
@@ -65,7 +65,9 @@ def reconstruct(
     rounded: list[Layer] = []
     for layer in chain:
         if layer.kind == "dense":
-            exact, deployed = exact.mean(axis=(1, 2)), quantise(POOL, deployed.mean(axis=(1, 2)))
+            exact, deployed = np.asarray(pool(layer, exact)), quantise(
+                POOL, np.asarray(pool(layer, deployed))
+            )
         wanted, inputs = _affine(layer, exact), _inputs(layer, deployed)
         best = _fit(layer, inputs, wanted, damping)
         rounded.append(best)
@@ -241,7 +243,7 @@ def simulate(chain: Sequence[Layer], quantise: Quantise, pixels: np.ndarray) -> 
     x = pixels.astype(np.float32) / 128 - 1
     for layer in chain:
         if layer.kind == "dense":
-            x = quantise(POOL, x.mean(axis=(1, 2)))
+            x = quantise(POOL, np.asarray(pool(layer, x)))
         y = _affine(layer, x)
         if layer.kind == "dense":
             return quantise(layer.name, y)
