@@ -34,6 +34,7 @@ COMMANDS = {
     "audit": ("audit", "Universal adversarial perturbations, on the float model and on the deployed file."),
     "bench": ("bench", "Latency and memory."),
     "targets": ("targets", "Where a model can be measured from here, and what is missing."),
+    "sbom": ("deploy", "What a release is made of (CycloneDX), into the bundle."),
     "keygen": ("sign", "A new key pair for signing bundles."),
     "sign": ("sign", "Sign a bundle: its manifest, hence every file."),
     "verify-signature": ("sign", "Is a bundle whole, and signed by a key you trust?"),

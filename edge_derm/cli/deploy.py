@@ -1,4 +1,4 @@
-"""Commands for boards: ``deploy``, ``rollback``, ``status``."""
+"""Commands for boards: ``deploy``, ``rollback``, ``status``, and ``sbom``, what a release is made of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..deploy import deploying
+from ..deploy import deploying, listing
 from ..deploy.release import Options
 from ..errors import DataError, TargetError
 from . import options as shared
@@ -134,6 +134,35 @@ def status(json_file: str | None, **choices: Any) -> None:
     """
     record = deploying.status(**choices)
     shared.emit(record, json_file, line(record))
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@click.option(
+    "--board",
+    "boards",
+    multiple=True,
+    default=["3.11-aarch64", "3.13-aarch64"],
+    show_default=True,
+    metavar="PYTHON-MACHINE",
+    help="Kinds of boards the bundle is meant for; may be given several times.",
+)
+@shared.json_option
+def sbom(bundle: Path, boards: tuple[str, ...], json_file: str | None) -> None:
+    """Put the list of the model and all packages of its releases (CycloneDX) into the bundle; sign it afterwards.
+
+    A deployment then sends only packages that are listed, by digest.
+
+    \b
+    Example:  edge-derm sbom d1.bundle --board 3.11-aarch64
+    """
+    record = listing.attach(bundle, boards)
+    text = (
+        f"{bundle}: sbom.cdx.json lists the model and {record['packages']} packages for {', '.join(boards)}"
+    )
+    if record["signature_removed"]:
+        text += "\n  the signature no longer fitted and was removed: sign the bundle again"
+    shared.emit(record, json_file, text)
 
 
 def line(record: dict[str, Any]) -> str:

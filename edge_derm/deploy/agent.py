@@ -4,7 +4,7 @@ Everything lives under one root::
 
     store/<sha256>        what was uploaded, by content; ``<sha256>.part`` while it comes
     unpacked/<sha256>/    a wheel, unpacked once; releases hard-link its files
-    releases/<id>/        release.json, bundle/, venv/: complete, verified, self-tested, read-only
+    releases/<id>/        release.json, sbom.cdx.json, bundle/, venv/: complete, verified, self-tested, read-only
     current               symbolic link to the release that runs; switched by one rename
     previous              the one before it
     pending.json          while a new ``current`` has not shown its health: what to go back to
@@ -131,6 +131,8 @@ class Board:
         for name, digest in release["bundle"].items():
             shutil.copyfile(self.path("store", digest), os.path.join(new, "bundle", name))
             os.chmod(os.path.join(new, "bundle", name), 0o444)
+        if release.get("sbom"):
+            shutil.copyfile(self.path("store", release["sbom"]), os.path.join(new, "sbom.cdx.json"))
         with open(os.open(os.path.join(new, "release.json"), os.O_WRONLY | os.O_CREAT, 0o600), "w") as sink:
             json.dump(release, sink, indent=2)
         self.self_test(new, release)
@@ -284,7 +286,7 @@ class Board:
         needed = set()
         for name in os.listdir(self.path("releases")):
             release = self.release(name)
-            needed |= set(release["wheels"].values()) | set(release["bundle"].values())
+            needed |= {*release["wheels"].values(), *release["bundle"].values(), release.get("sbom")}
         for folder in ("store", "unpacked"):
             for name in os.listdir(self.path(folder)):
                 if name.split(".")[0] not in needed:

@@ -22,6 +22,7 @@ import edge_derm
 from edge_derm import files
 from edge_derm.bundle import Bundle
 from edge_derm.bundle.signature import SIGNATURE
+from edge_derm.deploy import sbom
 from edge_derm.deploy.unit import camera_arguments, unit_text
 from edge_derm.errors import TargetError
 from edge_derm.measure import process
@@ -69,10 +70,9 @@ def build(bundle: Bundle, board: Mapping[str, Any], options: Options) -> Release
 
     Raises:
         TargetError: ``wheels-network``: a package cannot be had for this board.
-        BundleError: a file of the bundle changed meanwhile.
+        BundleError: a file of the bundle changed meanwhile; ``sbom-…``: its own list of packages does not allow one.
     """
-    wheels: dict[str, bytes | Path] = {path.name: path for path in resolve(requirements(options), board)}
-    wheels[f"edge_derm-{edge_derm.__version__}-py3-none-any.whl"] = own_wheel()
+    wheels = packages(options, board)
     parts: dict[str, bytes | Path] = {name: bundle.part(name) for name in bundle.manifest.files}
     for name in ("manifest.json", SIGNATURE):
         if (bundle.path / name).exists():
@@ -86,6 +86,8 @@ def build(bundle: Bundle, board: Mapping[str, Any], options: Options) -> Release
     }
     for kind, contents in (("wheels", wheels), ("bundle", parts)):
         record[kind] = {name: _keep(blobs, blob) for name, blob in sorted(contents.items())}
+    sbom.check(bundle, record["wheels"])
+    record["sbom"] = _keep(blobs, sbom.dumps(sbom.document(bundle, wheels)))
     record["budget"] = {"lsb": options.lsb, "latency_ms": options.latency_ms, "memory_mb": options.memory_mb}
     record["system_site"] = options.source == "picamera2"
     digest = hashlib.sha256(
@@ -97,6 +99,12 @@ def build(bundle: Bundle, board: Mapping[str, Any], options: Options) -> Release
     record["arguments"] = camera_arguments(f"@ROOT@/releases/{name}/bundle", options.port)
     record["unit"] = unit_text(name, options.port, trust=options.trust, memory_mb=options.memory_mb)
     return Release(record, blobs)
+
+
+def packages(options: Options, board: Mapping[str, Any]) -> dict[str, bytes | Path]:
+    """Every wheel of a release for this board, this package's own included: ``{file name: bytes or file}``."""
+    wheels: dict[str, bytes | Path] = {path.name: path for path in resolve(requirements(options), board)}
+    return {**wheels, f"edge_derm-{edge_derm.__version__}-py3-none-any.whl": own_wheel()}
 
 
 def requirements(options: Options) -> list[str]:
