@@ -1,21 +1,23 @@
 """Every variant × width × size × recipe: bytes, MACs, latency, instructions, arena, accuracy where data is given.
 
-    python benchmarks/family.py --instructions --json benchmarks/results/family.json --out family.html
-    python benchmarks/family.py --run RUN … --data DIR --json FILE         # trained runs, with accuracy
+    python benchmarks/family.py --models DIR --instructions          # export and count: long; goes on where it stopped
+    python benchmarks/family.py --models DIR --json FILE             # time them, with the counts that are there
+    python benchmarks/family.py --run RUN … --data DIR --json FILE   # trained runs, with accuracy
 
 Without ``--run`` the networks are untrained: what they cost does not depend on what they learnt, and no accuracy is claimed.
 Latency: all models in turn in one process, round after round, one thread; the ratio is over the reference named in the record
-(paired by round). Instructions of one ``predict``: arm64 and Cortex-M7 through the targets ``qemu:cortex-a72`` and
-``mcu:mps2-an500`` where they are ready (int8 and float32 only), else
-null with the reason. Arena: the plan of generated C, int8 only.
+(paired by round). Instructions of one inference, which do not depend on what else the machine does: on ``qemu:cortex-a72`` (int8
+and float32) and on ``mcu:mps2-an500``, a Cortex-M7 (int8), else null with the reason. Arena: the plan of generated C, int8 only.
 The Pareto front: fewest bytes, or milliseconds, against accuracy; without data, bytes against latency.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -36,57 +38,69 @@ from firmware_bridge.plan import plan
 from firmware_bridge.summary import summarize
 
 RECIPES = ("float32", "float16", "dynamic", "int8", "int16x8")
-COUNTED = ("int8", "float32")
 TARGETS = {"instructions_arm64": "qemu:cortex-a72", "instructions_cortex_m7": "mcu:mps2-an500"}
+COUNTED = {"qemu:cortex-a72": ("int8", "float32"), "mcu:mps2-an500": ("int8",)}
 LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 BLOCK = 3
 
 
-def untrained(
-    variant: str, alpha: float, size_px: int, calibration: np.ndarray
-) -> tuple[Any, dict[str, Any]]:
-    """A network as it starts, its batch norms set by one batch so that every layer has something to say."""
+def untrained(about: dict[str, Any]) -> tuple[Any, np.ndarray]:
+    """A network as it starts, its batch norms set by one batch so that every layer has something to say; and that batch."""
     import keras
 
     from edge_derm.modeling.architecture import build
     from edge_derm.modeling.stages import dilation_map
 
     keras.utils.set_random_seed(0)
-    model = build(dilation_map(variant), alpha=alpha, size_px=size_px, classes=len(LABELS))
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for layer in norms:
-        layer.momentum = 0.0
+    calibration = steps.sample_pixels(about["size_px"])
+    model = build(
+        dilation_map(about["variant"]), alpha=about["alpha"], size_px=about["size_px"], classes=len(LABELS)
+    )
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
     model(calibration.astype(np.float32) / 128 - 1, training=True)
-    return model, {"variant": variant, "alpha": alpha, "size_px": size_px, "classes": LABELS}
+    return model, calibration
 
 
 def exports(
-    model: Any, about: dict[str, Any], calibration: np.ndarray, recipes: Sequence[str]
+    folder: Path, about: dict[str, Any], recipes: Sequence[str], make: Callable[[], tuple[Any, np.ndarray]]
 ) -> list[dict[str, Any]]:
-    """One row a recipe, with the file."""
+    """One row a recipe; files that ``folder`` lacks are exported from what ``make`` gives: model, calibration."""
     from edge_derm.modeling import export
 
-    rows = []
-    for recipe in recipes:
+    paths = {recipe: folder / f"{stem_of(about)}-{recipe}.tflite" for recipe in recipes}
+    missing = [recipe for recipe in recipes if not paths[recipe].exists()]
+    if missing:
+        model, calibration = make()
+    for recipe in missing:
         data = export.export(model, recipe=recipe, calibration=calibration).model
-        data = embed_metadata(data, labels=tuple(about["classes"]))
-        graph = check_model(data)
-        found = summarize(graph)
-        rows.append(
-            {
-                **{key: about[key] for key in ("variant", "alpha", "size_px")},
-                "recipe": recipe,
-                "bytes": len(data),
-                "macs": found.macs,
-                "parameters": found.parameters,
-                "operators": sum(found.operators.values()),
-                "arena_bytes": arena(graph) if recipe == "int8" else None,
-                "accuracy": None,
-                "model": data,
-            }
-        )
-        click.echo(f"exported {name_of(rows[-1])}: {len(data):,} bytes", err=True)
-    return rows
+        files.write_bytes(paths[recipe], embed_metadata(data, labels=tuple(about["classes"])))
+        click.echo(f"exported {paths[recipe].name}", err=True)
+    return [row_of(paths[recipe], about, recipe) for recipe in recipes]
+
+
+def row_of(path: Path, about: dict[str, Any], recipe: str) -> dict[str, Any]:
+    """What the file itself tells."""
+    data = path.read_bytes()
+    graph = check_model(data)
+    found = summarize(graph)
+    return {
+        **{key: about[key] for key in ("variant", "alpha", "size_px")},
+        "recipe": recipe,
+        "bytes": len(data),
+        "macs": found.macs,
+        "parameters": found.parameters,
+        "operators": sum(found.operators.values()),
+        "arena_bytes": arena(graph) if recipe == "int8" else None,
+        "accuracy": None,
+        "model": data,
+        "path": path,
+    }
+
+
+def stem_of(about: dict[str, Any]) -> str:
+    return f"{about['variant']}-{about['alpha']:g}-{about['size_px']}"
 
 
 def arena(graph: Any) -> int | None:
@@ -105,21 +119,24 @@ def judge(rows: list[dict[str, Any]], chosen: Any, labels: Sequence[str]) -> Non
         row["accuracy"] = proportion(int((decided == targets).sum()), len(targets))
 
 
-def trained(paths: Sequence[Path], data: str, recipes: Sequence[str]) -> list[dict[str, Any]]:
+def trained(paths: Sequence[Path], data: str, recipes: Sequence[str], folder: Path) -> list[dict[str, Any]]:
     """Rows of trained runs, judged on what they were not trained on."""
     from edge_derm.modeling import runs
     from edge_derm.selection import select
 
     rows: list[dict[str, Any]] = []
-    for path in paths:
+    for number, path in enumerate(paths):
         model, record = runs.load(path)
         origin = Provenance(data_digest=record["data"]["digest"], split=record["data"]["split"])
         chosen = select(data, part="auto", provenance=origin, labels=record["classes"])
         part = "all" if chosen.part == "all" else "train"
         images = select(data, part=part, provenance=origin, dataset=chosen.dataset).sample(512, seed=0)
-        own = exports(model, record, images.pixels(record["size_px"]), recipes)
-        judge(own, chosen, record["classes"])
-        rows += own
+        calibration = images.pixels(record["size_px"])
+        own = folder / str(number)
+        own.mkdir()
+        found = exports(own, record, recipes, lambda: (model, calibration))
+        judge(found, chosen, record["classes"])
+        rows += found
     return rows
 
 
@@ -161,29 +178,34 @@ def call_of(row: dict[str, Any]) -> Callable[[], Any]:
 
 
 def count(rows: list[dict[str, Any]], *, wanted: bool) -> None:
-    """Instructions on the emulated targets that are ready."""
-    from edge_derm.measure import targets
-
-    for key, target in TARGETS.items():
-        for row in rows:
-            reason = "not asked for (--instructions)" if not wanted else None
-            if row["recipe"] not in COUNTED or (key.endswith("m7") and row["recipe"] != "int8"):
-                reason = f"recipe {row['recipe']} is not counted on {target}"
-            value = None
-            if reason is None:
-                value, reason = counted(targets, target, row["model"])
+    """Instructions on the emulated targets, from beside the model where they were counted before."""
+    for row in rows:
+        beside = row["path"].with_suffix(".json")
+        known = json.loads(beside.read_text()) if beside.exists() else {}
+        for key, target in TARGETS.items():
+            value, reason = known.get(key), None
+            if value is None:
+                value, reason = counted(row, target, wanted=wanted)
+            if value is not None:
+                known[key] = value
+                files.write_json(beside, known)
             row[key], row[f"{key}_reason"] = value, reason
 
 
-def counted(targets: Any, target: str, model: bytes) -> tuple[int | None, str | None]:
+def counted(row: dict[str, Any], target: str, *, wanted: bool) -> tuple[int | None, str | None]:
     """Instructions of one inference, or why there are none."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tflite"
-        path.write_bytes(model)
-        try:
-            found = targets.bench(path, target=target)
-        except (TargetError, BridgeError) as error:
-            return None, str(error)
+    from edge_derm.measure import targets
+
+    if row["recipe"] not in COUNTED[target]:
+        return None, f"recipe {row['recipe']} is not counted on {target}"
+    if not wanted:
+        return None, "not asked for (--instructions)"
+    try:
+        found = targets.bench(row["path"], target=target)
+    except (TargetError, BridgeError) as error:
+        return None, str(error)
+    if found["instructions"] is not None:
+        click.echo(f"{name_of(row)} on {target}: {found['instructions']:,} instructions", err=True)
     return found["instructions"], found["instructions_reason"]
 
 
@@ -210,13 +232,17 @@ def name_of(row: dict[str, Any]) -> str:
 
 def line(row: dict[str, Any]) -> str:
     """One row for a terminal."""
-    instructions = "–" if row["instructions_arm64"] is None else f"{row['instructions_arm64'] / 1e6:.2f} M"
     accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']['value']:.3f}"
     return (
         f"{'*' if row['pareto'] else ' '} {name_of(row):32} {row['bytes']:>10,} B {row['macs'] / 1e6:>7.2f} M MACs "
         f"{row['latency_ms']['p50']:.3f} ms (×{row['ratio']['value']:.3f}, {row['ratio']['low']:.3f}–{row['ratio']['high']:.3f}) "
-        f"arm64 {instructions}, arena {row['arena_bytes'] or '–'}, accuracy {accuracy}"
+        f"arm64 {millions(row['instructions_arm64'])}, Cortex-M7 {millions(row['instructions_cortex_m7'])}, "
+        f"arena {row['arena_bytes'] or '–'}, accuracy {accuracy}"
     )
+
+
+def millions(instructions: int | None) -> str:
+    return "–" if instructions is None else f"{instructions / 1e6:.2f} M"
 
 
 @click.command()
@@ -226,49 +252,39 @@ def line(row: dict[str, Any]) -> str:
 @click.option("--data", help="Judge the runs on this.")
 @click.option("--variants", default="mobilenet,d1,d2,d3", show_default=True)
 @click.option("--alphas", default="0.25,0.5", show_default=True)
-@click.option("--sizes", default="96,128", show_default=True)
+@click.option("--sizes", default="96,128,160", show_default=True)
 @click.option("--recipes", default=",".join(RECIPES), show_default=True)
 @click.option("--rounds", type=click.IntRange(20), default=60, show_default=True)
 @click.option("--instructions", is_flag=True, help="Also count on the emulated targets (minutes).")
+@click.option(
+    "--models",
+    type=click.Path(path_type=Path),
+    help="Keep untrained models and their counts here, and reuse them.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the record here.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write the table and the plot here, one HTML page."
 )
 def main(
-    paths: Sequence[Path],
-    data: str | None,
-    variants: str,
-    alphas: str,
-    sizes: str,
-    recipes: str,
-    rounds: int,
-    instructions: bool,
-    json_file: Path | None,
-    out: Path | None,
+    paths: Sequence[Path], data: str | None, json_file: Path | None, out: Path | None, **grid: Any
 ) -> None:
     """Print the family; see the module's docstring."""
-    chosen = recipes.split(",")
-    if paths:
-        if data is None:
-            raise click.UsageError("--run needs --data")
-        rows = trained(paths, data, chosen)
-    else:
-        rows = []
-        for size_px in map(int, sizes.split(",")):
-            calibration = steps.sample_pixels(size_px)
-            for alpha in map(float, alphas.split(",")):
-                for variant in variants.split(","):
-                    rows += exports(*untrained(variant, alpha, size_px, calibration), calibration, chosen)
-    time_all(rows, rounds=rounds)
-    count(rows, wanted=instructions)
-    axes = mark_front(rows)
+    if paths and data is None:
+        raise click.UsageError("--run needs --data")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(grid["models"] or name)
+        folder.mkdir(parents=True, exist_ok=True)
+        recipes = grid["recipes"].split(",")
+        rows = trained(paths, data, recipes, Path(name)) if data else grown(folder, recipes, **grid)
+        count(rows, wanted=grid["instructions"])
+    time_all(rows, rounds=grid["rounds"])
     result = {
         "record": "family",
         "trained": bool(paths),
         "reference": name_of(rows[0]),
-        "axes": axes,
-        "rounds": rounds,
-        "rows": [{key: value for key, value in row.items() if key != "model"} for row in rows],
+        "axes": mark_front(rows),
+        "rounds": grid["rounds"],
+        "rows": [{key: value for key, value in row.items() if key not in ("model", "path")} for row in rows],
         "environment": environment(command="benchmarks/family.py"),
     }
     for row in rows:
@@ -277,6 +293,19 @@ def main(
         files.write_json(json_file, clean(result))
     if out:
         page.render([clean(result)], out)
+
+
+def grown(
+    folder: Path, recipes: Sequence[str], *, variants: str, alphas: str, sizes: str, **rest: Any
+) -> list[dict[str, Any]]:
+    """Rows of the untrained grid."""
+    rows: list[dict[str, Any]] = []
+    for size_px in map(int, sizes.split(",")):
+        for alpha in map(float, alphas.split(",")):
+            for variant in variants.split(","):
+                about = {"variant": variant, "alpha": alpha, "size_px": size_px, "classes": LABELS}
+                rows += exports(folder, about, recipes, partial(untrained, about))
+    return rows
 
 
 if __name__ == "__main__":

@@ -48,12 +48,20 @@ def test_rows_are_timed_in_turn_and_the_ratio_is_over_the_first(family, tiny_int
     assert rows[1]["ratio"]["low"] <= rows[1]["ratio"]["value"] <= rows[1]["ratio"]["high"]
 
 
-def test_what_a_target_cannot_count_has_its_reason(family, tiny_int8):
-    rows = [{"model": tiny_int8, "recipe": "float16"}, {"model": tiny_int8, "recipe": "int8"}]
+def test_what_a_target_cannot_count_has_its_reason(family, tmp_path):
+    rows = [{"path": tmp_path / f"{recipe}.tflite", "recipe": recipe} for recipe in ("float16", "int8")]
     family.count(rows, wanted=False)
     for row in rows:
         assert row["instructions_arm64"] is None and row["instructions_cortex_m7_reason"]
     assert "float16 is not counted" in rows[0]["instructions_arm64_reason"]
+
+
+def test_what_was_counted_before_is_read_from_beside_the_model(family, tmp_path):
+    (tmp_path / "m.json").write_text(json.dumps({"instructions_cortex_m7": 7}))
+    rows = [{"path": tmp_path / "m.tflite", "recipe": "int8"}]
+    family.count(rows, wanted=False)
+    assert (rows[0]["instructions_cortex_m7"], rows[0]["instructions_cortex_m7_reason"]) == (7, None)
+    assert rows[0]["instructions_arm64"] is None and "--instructions" in rows[0]["instructions_arm64_reason"]
 
 
 @pytest.mark.slow
