@@ -23,8 +23,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from edge_derm import files
-from edge_derm.bundle import describe_model, open_bundle
 from edge_derm.errors import BackendError
+from edge_derm.measure.models import open_classifier, read_model
 from edge_derm.quiet import quiet_native
 from edge_derm.runtime import Classifier, load_engine
 from edge_derm.runtime.encoding import table
@@ -103,24 +103,18 @@ def main() -> None:
 
 def measure(path: Path, *, runs: int, threads: int) -> dict[str, Any]:
     """The whole record."""
-    if path.is_dir():
-        bundle = open_bundle(path)
-        model, manifest = bundle.model, bundle.manifest
-    else:
-        model = path.read_bytes()
-        manifest = describe_model(model)
-    engine = load_engine(model, threads=threads)
-    single = Classifier(engine, manifest)
-    side = manifest.input.size_px
+    model = read_model(path)
+    single = open_classifier(path, threads=threads)
+    manifest, side = single.manifest, single.size_px
     images = np.random.default_rng(0).integers(0, 256, (32, side, side, 3), dtype=np.uint8)
-    entries = table(manifest.input, engine.inputs[0])
+    entries = table(manifest.input, load_engine(model).inputs[0])  # of the file's own input
     stored = np.stack([entries[images[:1, ..., c], c % entries.shape[1]] for c in range(3)], axis=-1)
     raw = raw_run(model, stored, threads)
     np.testing.assert_array_equal(raw(), single.stored(images[0]))
     rows = {
         "predict_over_raw": compare(*interleave(raw, lambda: single.predict(images[0]), runs=runs)),
         "batch8_over_loop_32_images": grouping(
-            single, images, model=model, threads=threads, runs=max(50, runs // 20)
+            single, images, path, threads=threads, runs=max(50, runs // 20)
         ),
     }
     return {
@@ -138,14 +132,13 @@ def measure(path: Path, *, runs: int, threads: int) -> dict[str, Any]:
 
 
 def grouping(
-    single: Classifier, images: np.ndarray, *, model: bytes, threads: int, runs: int
+    single: Classifier, images: np.ndarray, path: Path, *, threads: int, runs: int
 ) -> dict[str, Any]:
     """All ``images`` in groups of eight against one after the other; the scores must be equal."""
     try:
-        eight = load_engine(model, threads=threads, batch=8)
+        grouped = open_classifier(path, threads=threads, batch=8)
     except BackendError as error:
         return {"skipped": str(error)}
-    grouped = Classifier(load_engine(model, threads=threads), single.manifest, batch_engine=eight)
     np.testing.assert_array_equal(single.stored(images), grouped.stored(images))
     return compare(*interleave(lambda: single.predict(images), lambda: grouped.predict(images), runs=runs))
 

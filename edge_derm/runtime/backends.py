@@ -41,11 +41,11 @@ class Engine(Protocol):
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The model's outputs."""
 
-    def run(self, write: Callable[..., object]) -> tuple[np.ndarray, ...]:
+    def run(self, write: Callable[..., object], *given: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run once and return copies of the outputs as stored.
 
-        ``write`` is called with one writable array per input, the engine's own memory: it fills them in
-        place and must not keep them.
+        ``write`` is called with what was ``given`` and one writable array per input, the engine's own memory: it
+        fills them in place and must not keep them.
 
         Raises:
             BackendError: ``backend-failed``.

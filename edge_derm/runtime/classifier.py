@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 from pathlib import Path
 from typing import Sequence
 
@@ -18,6 +17,8 @@ from edge_derm.runtime import decision
 from edge_derm.runtime.backends import ONNX_BACKENDS, Engine, load_engine
 from edge_derm.runtime.decision import Prediction
 from edge_derm.runtime.encoding import encoder
+
+_PIXEL = np.dtype(np.uint8)
 
 
 class Classifier:
@@ -41,6 +42,7 @@ class Classifier:
         self._values = values_of(engine)
         self._floor = engine.outputs[0].scale / 2 or 1e-12
         self._shape = (manifest.input.size_px, manifest.input.size_px, 3)
+        self._fitted = _is_fitted(manifest)
         self.manifest = manifest
 
     @classmethod
@@ -148,9 +150,12 @@ class Classifier:
     def stored(self, images: np.ndarray) -> np.ndarray:
         """The model's own scores as its output tensor stores them: [N, C] of its dtype."""
         images = self._checked(images)
-        if len(images) == 1:  # the camera's path
+        if (
+            len(images) == 1
+        ):  # the camera's path: after an inference nothing of this is in the caches, every call counts
             with self._lock:
-                return self._run(self._engine, images)
+                scores = self._engine.run(self._write, images)[0]
+            return scores if scores.ndim == 2 else scores.reshape(1, -1)
         rows = [np.empty((0, len(self.labels)), self._engine.outputs[0].dtype)]
         with self._lock:
             for engine in filter(None, (self._batch_engine, self._engine)):
@@ -162,19 +167,16 @@ class Classifier:
 
     def calibrated(self, raw: np.ndarray) -> np.ndarray:
         """float32 [N, C]: probabilities from ``raw`` scores by everything the manifest holds."""
-        fitted = self.manifest.calibration
-        return self.temper(
-            raw,
-            self.manifest.temperature,
-            scale=None if fitted is None else fitted.scale,
-            shift=None if fitted is None else fitted.shift,
-        )
+        if not self._fitted and self.manifest.output.activation == "softmax":
+            return decision.normalise(raw)
+        fitted = self.manifest.calibration or Calibration()
+        return self.temper(raw, self.manifest.temperature, scale=fitted.scale, shift=fitted.shift)
 
     def recalibrated(self, p: np.ndarray) -> np.ndarray:
         """float32 [N, C]: another model's plain probabilities put through this bundle's calibration, same floor and all."""
-        fitted = self.manifest.calibration or Calibration()
-        if self.manifest.temperature in (None, 1.0) and fitted.scale is None and fitted.shift is None:
+        if not self._fitted:
             return p
+        fitted = self.manifest.calibration or Calibration()
         return decision.probabilities(
             p,
             temperature=self.manifest.temperature,
@@ -233,7 +235,7 @@ class Classifier:
         return decide_by(self.manifest, p)
 
     def _run(self, engine: Engine, images: np.ndarray) -> np.ndarray:
-        scores = engine.run(partial(self._write, images))[0]
+        scores = engine.run(self._write, images)[0]
         return scores if scores.ndim == 2 else scores.reshape(len(images), -1)
 
     def _real(self, stored: np.ndarray) -> np.ndarray:
@@ -242,14 +244,14 @@ class Classifier:
         return self._values.take(stored.view(np.uint8 if stored.itemsize == 1 else np.uint16))
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
-        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        if isinstance(images, np.ndarray) and images.dtype == _PIXEL and images.shape == self._shape:
+            return images[np.newaxis]
+        if not isinstance(images, np.ndarray) or images.dtype != _PIXEL:
             got = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
             raise DataError(
                 f"images: expected a uint8 array, got {got}: pass pixels from preprocess, 0 to 255",
                 code="images-dtype",
             )
-        if images.shape == self._shape:
-            images = images[np.newaxis]
         if images.ndim != 4 or images.shape[1:] != self._shape:
             side = self._shape[0]
             raise DataError(
@@ -277,6 +279,12 @@ def decide_by(manifest: Manifest, p: np.ndarray) -> list[Prediction]:
 
 def _weights(manifest: Manifest) -> tuple[float, ...] | None:
     return None if manifest.calibration is None else manifest.calibration.weights
+
+
+def _is_fitted(manifest: Manifest) -> bool:
+    """Whether anything was fitted that moves a probability."""
+    fitted = manifest.calibration or Calibration()
+    return manifest.temperature not in (None, 1.0) or fitted.scale is not None or fitted.shift is not None
 
 
 def _onnx_part(bundle: Bundle, backend: str) -> bytes:

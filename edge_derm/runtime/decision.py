@@ -60,12 +60,17 @@ def probabilities(
         scores = raw.astype(np.float64)
         logits = scores if activation == "logits" else np.log(np.maximum(scores, floor))
         return _softmax(rescale(logits, temperature=temperature, scale=scale, shift=shift))
+    return normalise(raw)
+
+
+def normalise(p: np.ndarray) -> np.ndarray:
+    """float32 [N, C]: rows of probabilities as they were rounded, made to sum to 1; a row of zeros becomes uniform."""
     # On one image every NumPy call counts (each costs about as much as a thousand multiply-adds of the model).
-    totals = np.add.reduce(raw, axis=-1, keepdims=True)
+    totals = np.add.reduce(p, axis=-1, keepdims=True)
     if not all(totals.ravel().tolist()):
         # Many classes at eight bits: every probability may have been rounded to zero, which says nothing.
-        raw, totals = np.where(totals > 0, raw, 1.0), np.where(totals > 0, totals, raw.shape[-1])
-    return np.divide(raw, totals, dtype=np.float32, casting="same_kind")
+        p, totals = np.where(totals > 0, p, 1.0), np.where(totals > 0, totals, p.shape[-1])
+    return p / totals if p.dtype == np.float32 else (p / totals).astype(np.float32)
 
 
 def rescale(

@@ -43,10 +43,10 @@ class InterpreterEngine:
         self._views = tuple(self._interpreter.tensor(detail["index"]) for detail in inputs)
         self._results = tuple(detail["index"] for detail in outputs)
 
-    def run(self, write: Callable[..., object]) -> tuple[np.ndarray, ...]:
+    def run(self, write: Callable[..., object], *given: np.ndarray) -> tuple[np.ndarray, ...]:
         """See ``Engine.run``."""
         try:
-            write(*[view() for view in self._views])
+            write(*given, *[view() for view in self._views])
             self._interpreter.invoke()
             return tuple([self._interpreter.get_tensor(index) for index in self._results])
         except RuntimeError as error:

@@ -43,10 +43,10 @@ class OnnxRuntimeEngine:
         self._buffer = np.zeros(self.inputs[0].shape, np.float32)
         self._feed = {self.inputs[0].name: self._buffer}
 
-    def run(self, write: Callable[..., object]) -> tuple[np.ndarray, ...]:
+    def run(self, write: Callable[..., object], *given: np.ndarray) -> tuple[np.ndarray, ...]:
         """See ``Engine.run``."""
         try:
-            write(self._buffer)
+            write(*given, self._buffer)
             return tuple(self._session.run(None, self._feed))
         except Exception as error:  # ONNX Runtime's exceptions share no nearer class
             raise BackendError(
@@ -69,10 +69,10 @@ class OpenCvEngine:
             raise _refused("opencv", error) from None
         self._buffer = np.zeros(self.inputs[0].shape, np.float32)
 
-    def run(self, write: Callable[..., object]) -> tuple[np.ndarray, ...]:
+    def run(self, write: Callable[..., object], *given: np.ndarray) -> tuple[np.ndarray, ...]:
         """See ``Engine.run``."""
         try:
-            write(self._buffer)
+            write(*given, self._buffer)
             self._net.setInput(self._buffer)
             return (self._net.forward().copy(),)
         except self._failure as error:
