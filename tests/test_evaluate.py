@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from edge_derm.errors import DataError, GateError
@@ -88,9 +88,15 @@ def test_mcnemar_equals_statsmodels_exact(b, c):
     assert abs(readers.mcnemar(b, c) - expected) < 1e-9
 
 
-def test_mcnemar_of_thousands_does_not_overflow():
-    expected = stats.binomtest(1400, 3000, 0.5).pvalue
-    assert readers.mcnemar(1400, 1600) == pytest.approx(expected, rel=1e-6)
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 4000), st.integers(0, 4000))
+@example(1400, 1600)
+@example(20_000, 20_400)
+@example(0, 5000)
+@example(5000, 5000)
+def test_mcnemar_of_thousands_is_scipys_binomial_test(b, c):
+    expected = stats.binomtest(min(b, c), b + c, 0.5).pvalue if b + c else 1.0
+    assert readers.mcnemar(b, c) == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
 @settings(max_examples=100, deadline=None)

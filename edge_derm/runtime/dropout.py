@@ -8,6 +8,7 @@ import numpy as np
 
 from edge_derm.bundle import Bundle
 from edge_derm.bundle.cut import cut
+from edge_derm.bundle.trim import without_sign_flip
 from edge_derm.errors import BundleError
 from edge_derm.runtime.backends import load_engine
 from edge_derm.runtime.encoding import encoder
@@ -42,7 +43,7 @@ class DropoutPasses:
         """
         rate, depth = dropout_of(bundle, rate, depth)
         parts = cut(bundle.model, rate=rate, depth=depth, passes=passes)
-        self._prefix = load_engine(parts.prefix, kernels=kernels, threads=threads)
+        self._prefix = load_engine(without_sign_flip(parts.prefix), kernels=kernels, threads=threads)
         self._suffix = load_engine(parts.suffix, kernels=kernels, threads=threads)
         self._write = encoder(bundle.manifest.input, self._prefix.inputs[0])
         self._values = values_of(self._suffix)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_derm.bundle import Bundle, check_model
+from edge_derm.bundle import Bundle
 from edge_derm.bundle.cut import expose
+from edge_derm.bundle.trim import without_sign_flip
 from edge_derm.runtime.backends import load_engine
 from edge_derm.runtime.encoding import encoder
 
@@ -19,8 +20,7 @@ class Features:
         Raises:
             ModelError: ``cut-no-head``. BackendError.
         """
-        model = expose(bundle.model)
-        check_model(model)
+        model = without_sign_flip(expose(bundle.model))
         self._engine = load_engine(model, kernels=kernels, threads=threads)
         self._write = encoder(bundle.manifest.input, self._engine.inputs[0])
         self._spec = self._engine.outputs[1]

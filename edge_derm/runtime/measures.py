@@ -102,10 +102,9 @@ def _bhattacharyya_of_one(p: np.ndarray, mean: list[float], bins: int) -> float:
     if second == first:  # equally probable: the next of that value
         second = mean.index(mean[first], first + 1)
     one, two = [0] * (bins + 1), [0] * (bins + 1)
-    for value in p[:, first].tolist():
-        one[int(value * bins)] += 1
-    for value in p[:, second].tolist():
-        two[int(value * bins)] += 1
+    for a, b in (p[:, (first, second)] * bins).astype(np.int64).tolist():
+        one[a] += 1
+        two[b] += 1
     for counts in (one, two):
         counts[bins - 1] += counts[bins]  # a probability of 1
     return min(1.0, sum(math.sqrt(a * b) for a, b in zip(one[:bins], two) if a and b) / len(p))
