@@ -163,6 +163,7 @@ def export(
         io=io,
         calibration=images,
         rounding=rounding,
+        ranges=run.get("ranges"),
     )
     dropped = interface.dropout_of(model)
     manifest = Manifest(

@@ -18,6 +18,7 @@ from edge_derm.modeling.compression import (  # noqa: E402
     cluster,
     equalise,
     prune,
+    qat,
     quantise,
     reconstruct,
     spare,
@@ -304,6 +305,74 @@ def test_choices_out_of_range_are_named(model, chain, pixels):
         assert caught.value.code == code
 
 
+@pytest.mark.slow
+def test_fake_quantised_weights_are_the_converters(model, pixels):
+    """The converter's own rounding of the same folded kernels, read from its file, is ours to the last bit of the integers."""
+    chain = chains.fold(model)
+    plain = exporting.export(
+        chains.unfold(model, chain), recipe="int8", calibration=pixels, rounding="nearest"
+    )
+    graph = parse(plain.model)
+    operators = [op for op in graph.ops if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")]
+    for op, layer in zip(operators, chain):
+        weights = graph.tensor(op.inputs[1])
+        scale = np.asarray(weights.quantization.scale)
+        stored = np.asarray(weights.data).reshape(weights.shape)
+        kernel = np.asarray(qat.fake_quantise(layer.kernel))
+        ours = np.moveaxis(kernel, -1, 0).reshape(weights.shape)
+        ours = ours / scale.reshape(
+            [-1 if i == (3 if layer.kind == "dw" else 0) else 1 for i in range(ours.ndim)]
+        )
+        assert np.abs(ours - np.round(ours)).max() <= 2e-3, layer.name
+        assert (np.round(ours) != stored).mean() <= 0.002, layer.name  # halves may fall either way
+
+
+def test_simulated_activations_are_rounded_on_the_converters_grid():
+    """By hand: 256 steps over the range, zero exactly on one of them."""
+    layer = qat.Pooling(name="pool")
+    layer.build((None, 1, 1, 5))
+    layer.low.assign(-1.0)
+    layer.high.assign(2.0)
+    values = np.array([-2.0, -0.31, 0.0, 0.777, 9.0], np.float32)
+    step = 3.0 / 255
+    zero = round(1.0 / step)
+    by_hand = (np.clip(np.round(values / step) + zero, 0, 255) - zero) * step
+    assert np.allclose(layer(values.reshape(1, 1, 1, 5)).numpy()[0], by_hand, atol=1e-6)
+
+
+def test_a_simulated_chain_is_the_chain_and_gives_it_back(chain, pixels):
+    levelled, ranges = quantise.level(chain, pixels)
+    rule = reconstruct.quantiser(ranges)
+    rounded = tuple(reconstruct.round_nearest(layer) for layer in levelled)
+    simulated = qat.trainable(rounded, ranges, 48)
+    wanted = softmax(reconstruct.simulate(rounded, rule, pixels))
+    assert np.abs(probabilities(simulated, pixels) - wanted).mean() <= 2e-3
+    back, found = qat.trained(simulated, rounded)
+    assert found == {name: pytest.approx(pair, abs=1e-6) for name, pair in ranges.items()}
+    for a, b in zip(back, rounded):
+        assert np.abs(a.kernel - b.kernel).max() <= 1e-6 and np.array_equal(a.bias, b.bias)
+
+
+def test_the_range_of_the_logits_is_the_best_of_all_that_are_tried():
+    """Near decisions between two classes, five that never win, some images with no doubt; against a grid searched by hand."""
+    rng = np.random.default_rng(8)
+    scores = np.concatenate([rng.normal(0, 0.4, (300, 2)), rng.normal(-7, 1, (300, 5))], axis=1)
+    scores[:6, 0] += 9
+
+    def error(low, high):
+        step = (high - low) / 255
+        zero = np.round(-low / step)
+        rounded = (np.clip(np.round(scores / step) + zero, 0, 255) - zero) * step
+        return np.square(softmax(rounded) - softmax(scores)).mean()
+
+    low, high = quantise.logit_range(scores.astype(np.float32))
+    tried = [
+        error(a, b) for a in np.linspace(scores.min(), -2, 15) for b in np.linspace(0.5, scores.max(), 15)
+    ]
+    assert scores.min() < low < -3 and error(low, high) <= 1.1 * min(tried)
+    assert error(low, high) < 0.8 * error(scores.min(), scores.max())
+
+
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory):
     """A quickly trained run of 32 px pictures."""
@@ -320,6 +389,7 @@ CHOICES = {
     "channels": {"method": "prune", "keep": 0.5},
     "weights": {"method": "prune", "sparsity": 0.7},
     "cluster": {"method": "cluster", "clusters": 6},
+    "qat": {"method": "qat"},
 }
 
 
@@ -338,9 +408,15 @@ def test_a_compressed_run_keeps_its_promise_to_the_end(kind, parent, tmp_path):
         kernels = [w.numpy() for w in found.trainable_weights if w.shape[:2] == (1, 1)]
         zeros = sum((k == 0).sum() for k in kernels) / sum(k.size for k in kernels)
         assert zeros == pytest.approx(0.7, abs=0.01)
-    else:
+    elif kind == "cluster":
         kernels = [w.numpy() for w in found.trainable_weights if len(w.shape) == 4]
         assert max(len(np.unique(kernel)) for kernel in kernels) <= 6
+    else:
+        kernels = [
+            w.numpy().reshape(-1, w.shape[-1]) for w in found.trainable_weights if w.shape[:2] == (1, 1)
+        ]
+        assert max(len(np.unique(kernel[:, 0])) for kernel in kernels) <= 255
+        assert len(record["ranges"]) == len(chains.fold(found)) + 1
     changed = [
         a.shape != b.shape or not np.array_equal(a, b)
         for a, b in zip(found.get_weights(), before.get_weights())
@@ -349,8 +425,9 @@ def test_a_compressed_run_keeps_its_promise_to_the_end(kind, parent, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_resumed_compression_equals_an_uninterrupted_one(parent, tmp_path, monkeypatch):
-    choices = {**CHOICES["cluster"], "epochs": 2}
+@pytest.mark.parametrize("kind", ("cluster", "qat"))
+def test_a_resumed_compression_equals_an_uninterrupted_one(kind, parent, tmp_path, monkeypatch):
+    choices = {**CHOICES[kind], "epochs": 2}
     whole = steps.compress(parent, tmp_path / "whole", **choices)
 
     def kill(state, model):

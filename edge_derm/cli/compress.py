@@ -15,9 +15,9 @@ from . import options as shared
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 @click.option(
     "--method",
-    type=click.Choice(["prune", "cluster", "distill"]),
+    type=click.Choice(["prune", "cluster", "distill", "qat"]),
     required=True,
-    help="Take channels (or weights) out, let weights share values, or learn from a better network.",
+    help="Take channels (or weights) out, let weights share values, learn from a better network, or train with int8 simulated.",
 )
 @click.option(
     "--keep", type=float, default=0.6, show_default=True, help="prune: share of the MACs that stays."

@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -28,6 +28,7 @@ from firmware_bridge.summary import Summary
 RECIPES = ("float32", "float16", "dynamic", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
 ROUNDINGS = ("reconstruct", "nearest")
+TRAINED = "trained"  # rounding of a network that was trained with int8 simulated
 EDGES = {"int8": ("int8", "uint8", "float32")}  # others: float32 only
 
 
@@ -38,7 +39,7 @@ class Export:
     model: bytes
     summary: Summary
     fused: bool  # every dilated layer is one operator with its batch norm folded
-    rounding: str | None = None  # of int8 weights: one of ROUNDINGS
+    rounding: str | None = None  # of int8 weights: one of ROUNDINGS, or TRAINED
 
     @property
     def input_dtype(self) -> str:
@@ -60,6 +61,7 @@ def export(
     io: str | None = None,
     calibration: np.ndarray | None = None,
     rounding: str | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Export:
     """Convert, and check the product.
 
@@ -71,6 +73,8 @@ def export(
             the input scale is exactly 1/128: a uint8 input is the pixel, an int8 input the pixel − 128.
         rounding: of the weights in ``int8`` and ``int16x8``: ``reconstruct`` (``compression.quantise``: keeps each layer's output;
             networks of the MobileNet family only), ``nearest`` (the converter's own), None: the first that the model allows.
+        ranges: of a model trained with int8 simulated, by the layer whose output they are of; ``int8`` then takes them and the
+            weights as they are, unless ``rounding`` says otherwise.
 
     Raises:
         ModelError: ``recipe-unknown``, ``recipe-io``, ``recipe-rounding``, ``chain-structure``, ``calibration-missing``,
@@ -83,7 +87,10 @@ def export(
             f"recipe {recipe}: expected calibration images, got none: give --data", code="calibration-missing"
         )
     model = with_probabilities(model)
-    fused, rounding = _prepared(model, recipe, rounding, calibration)
+    if ranges and rounding is None and recipe in CALIBRATED:
+        fused, rounding = fusing.fuse(model, ranges if recipe == "int8" else None), TRAINED
+    else:
+        fused, rounding = _prepared(model, recipe, rounding, calibration)
     data = convert(fused, recipe=recipe, io=io, size_px=size_px, calibration=calibration)
     summary = check_product(data, recipe=recipe, io=io, rates=fusing.dilation_rates(model))
     return Export(data, summary, fused=True, rounding=rounding)

@@ -17,7 +17,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence, TypeVar
 
 import keras
 import numpy as np
@@ -59,6 +59,8 @@ class TrainConfig:
     attention: bool = False
     harden: float = 0.0  # norm of universal perturbations trained against, as a share of the images'; 0: none
 
+
+Trained = TypeVar("Trained", bound="Session")
 
 # Called after each epoch, before its state is written, with that state and the model holding the averaged weights.
 Callback = Callable[[State, keras.Model], None]
@@ -138,8 +140,8 @@ def train(
 def carry_out(
     out: Path,
     identity: dict[str, Any],
-    make: Callable[[], Session],
-    record_of: Callable[[State, Session], dict[str, Any]],
+    make: Callable[[], Trained],
+    record_of: Callable[[State, Trained], dict[str, Any]],
     *,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
@@ -167,7 +169,7 @@ def carry_out(
         write_state(out / runs.CHECKPOINT, state, identity)
     session.adopt_best(state)
     record = record_of(state, session)
-    runs.save(out, session.model, record)
+    runs.save(out, session.product(), record)
     return record
 
 
@@ -182,6 +184,8 @@ def probabilities(model: keras.Model, pixels: np.ndarray, *, batch: int = 64) ->
 
 class Session:
     """What lives while a run is trained: pixels, model, optimizer, the compiled step."""
+
+    label_weight = 1.0  # of the labels in the loss, beside ``pull``
 
     def __init__(
         self, dataset: Dataset, parts: Split, config: TrainConfig, *, start: keras.Model | None = None
@@ -248,7 +252,7 @@ class Session:
         return state.after(
             loss,
             figures,
-            scoring.selection(figures),
+            self.worth(state, figures),
             live=self.live.get_weights(),
             average=self.model.get_weights(),
             optimizer=self._optimizer_values(),
@@ -316,7 +320,7 @@ class Session:
                 images = self.bank.add(images, r)
             raw = self.logits(images, training=True)
             logits = raw + self.adjustment
-            loss = tf.reduce_mean(
+            loss = self.label_weight * tf.reduce_mean(
                 keras.losses.categorical_crossentropy(
                     wanted, logits, from_logits=True, label_smoothing=self.config.label_smoothing
                 )
@@ -339,6 +343,14 @@ class Session:
     def settle(self) -> None:
         """What must hold of the weights after every step (a session with a constraint says more)."""
         return None  # TensorFlow cannot trace a function that is nothing but its docstring
+
+    def worth(self, state: State, figures: dict[str, Any]) -> float:
+        """Of the epoch behind ``state``: the one of the greatest is kept."""
+        return scoring.selection(figures)
+
+    def product(self) -> keras.Model:
+        """What the run folder gets."""
+        return self.model
 
     def _optimizer_values(self) -> list[np.ndarray]:
         return [variable.numpy() for variable in self.optimizer.variables]

@@ -1,7 +1,7 @@
 """``compress``: a trained network made smaller, then tuned with its parent (or better ones) as teacher.
 
-Each method is a start (``prune``, ``cluster``) and what must hold after every step; the loop, its resumption and its files are
-those of ``training``. The teacher's part of the loss is Hinton et al., 2015, https://arxiv.org/abs/1503.02531.
+Each method is a start (``prune``, ``cluster``, ``qat``) and what must hold after every step; the loop, its resumption and its
+files are those of ``training``. The teacher's part of the loss is Hinton et al., 2015, https://arxiv.org/abs/1503.02531.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from edge_derm.data import Dataset, Split
 from edge_derm.errors import ModelError
 from edge_derm.modeling import architecture, runs
 from edge_derm.modeling.checkpoint import State
-from edge_derm.modeling.compression import cluster, prune
-from edge_derm.modeling.compression.chain import fold
+from edge_derm.modeling.compression import cluster, prune, qat, quantise
+from edge_derm.modeling.compression.chain import Layer, fold, unfold
 from edge_derm.modeling.interface import input_size
-from edge_derm.modeling.training import Callback, Session, TrainConfig, carry_out
+from edge_derm.modeling.training import Callback, Session, TrainConfig, carry_out, probabilities
 
-METHODS = ("prune", "cluster", "distill")
+METHODS = ("prune", "cluster", "distill", "qat")
 JUDGED_ON = 256  # training images that say which channels matter
+CALIBRATED_ON = 512  # training images that ranges start from
 Constraint = Callable[[keras.Model], None]
 
 
@@ -42,9 +43,9 @@ class Settings:
     clusters: int = 32  # cluster: distinct weights of a kernel
     teachers: tuple[str, ...] = ()  # run folders; none: the parent
     weight: float = 2.0  # of the teacher in the loss; that of the labels is 1
-    temperature: float = 2.0
+    temperature: float | None = None  # None: 2; qat, which is to decide alike: 1
     epochs: int = 10
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None  # None: 1e-3; qat, which only moves weights by a few steps: 1e-4
     seed: int = 0
 
 
@@ -68,7 +69,8 @@ class Tuning(Session):
 
     def pull(self, images: Any, logits: Any) -> Any:
         """Divergence from the teachers' mean softened decision."""
-        temperature, size_px = self.settings.temperature, self.config.size_px
+        temperature = self.settings.temperature or (1.0 if self.settings.method == "qat" else 2.0)
+        size_px = self.config.size_px
         softened = []
         for side, teacher in self.teachers:
             seen = images if side == size_px else tf.image.resize(images, (side, side))
@@ -80,6 +82,32 @@ class Tuning(Session):
     def settle(self) -> None:
         if self.constraint is not None:
             self.constraint(self.live)
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Of the activations, by the layer of ``product`` whose output they are; empty where none were trained."""
+        return {}
+
+
+class Simulation(Tuning):
+    """Tuning with int8 simulated, to the teachers' decisions alone; the last epoch counts, nothing is chosen on any image."""
+
+    label_weight = 0.0
+
+    def __init__(
+        self, *given: Any, parent: keras.Model, chain: Sequence[Layer], ranges: qat.Ranges, **options: Any
+    ) -> None:
+        start = qat.trainable(chain, ranges, input_size(parent))
+        super().__init__(*given, start=start, constraint=None, **options)
+        self.parent, self.chain = parent, chain
+
+    def worth(self, state: State, figures: dict[str, Any]) -> float:
+        return float(state.epoch)
+
+    def product(self) -> keras.Model:
+        return unfold(self.parent, qat.trained(self.model, self.chain)[0])
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        return quantise.by_output(self.parent, qat.trained(self.model, self.chain)[1])
 
 
 def compress(
@@ -105,16 +133,26 @@ def compress(
     config = _config(run, settings)
     teachers = _teachers(parent, run, settings)
     identity = _identity(parent, dataset, parts, config, settings)
-    seen = dataset.images(config.size_px, _few(parts.parts["train"], settings.seed))
+    number = CALIBRATED_ON if settings.method == "qat" else JUDGED_ON
+    seen = dataset.images(config.size_px, _few(parts.parts["train"], number, settings.seed))
+    given: dict[str, Any] = {"teachers": teachers, "settings": settings}
 
-    def make() -> Session:
+    def make() -> Tuning:
+        if settings.method == "qat":
+            chain, ranges = quantise.rounded(fold(parent), seen)
+            return Simulation(dataset, parts, config, parent=parent, chain=chain, ranges=ranges, **given)
         start, constraint = begin(parent, seen, settings)
-        return Tuning(
-            dataset, parts, config, start=start, teachers=teachers, settings=settings, constraint=constraint
-        )
+        return Tuning(dataset, parts, config, start=start, constraint=constraint, **given)
 
-    def told(state: State, session: Session) -> dict[str, Any]:
-        return _record(run, session.model, state, settings, identity)
+    def told(state: State, session: Tuning) -> dict[str, Any]:
+        decided = [probabilities(model, session.judged).argmax(axis=1) for model in (session.model, parent)]
+        return {
+            **_record(run, session.product(), state, settings, identity),
+            "agreement": float(
+                (decided[0] == decided[1]).mean()
+            ),  # with the parent, on the validation images
+            "ranges": session.ranges(),
+        }
 
     return carry_out(out, identity, make, told, callbacks=callbacks)
 
@@ -160,10 +198,10 @@ def shared(assignments: Mapping[str, np.ndarray]) -> Constraint:
     return settle
 
 
-def _few(indices: np.ndarray, seed: int) -> np.ndarray:
-    if len(indices) <= JUDGED_ON:
+def _few(indices: np.ndarray, number: int, seed: int) -> np.ndarray:
+    if len(indices) <= number:
         return indices
-    return np.sort(np.random.default_rng(seed).choice(indices, JUDGED_ON, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(indices, number, replace=False))
 
 
 def _config(run: Mapping[str, Any], settings: Settings) -> TrainConfig:
@@ -178,7 +216,8 @@ def _config(run: Mapping[str, Any], settings: Settings) -> TrainConfig:
         alpha=run["alpha"],
         size_px=run["size_px"],
         epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate or (1e-4 if settings.method == "qat" else 1e-3),
+        weight_decay=0.0 if settings.method == "qat" else TrainConfig.weight_decay,
         seed=settings.seed,
         ema_epochs=min(TrainConfig.ema_epochs, settings.epochs / 5),
     )
