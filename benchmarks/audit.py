@@ -1,10 +1,10 @@
 """How does the deployed model stand under universal perturbations, and do they reach other models?
 
-    python benchmarks/audit.py RUN --data HAM10000 --proxy CALTECH101 [--victims RUN …] [--images N] [--out FILE.json]
+    python benchmarks/audit.py RUN --data HAM10000 --proxy CALTECH101 [--victims RUN …] [--images N] [--cells DIR] [--out FILE.json]
 
 The whole ``audit`` of RUN (float Keras, float32 and int8 .tflite, both kernel families), non-targeted and towards ``mel`` and
 ``nv``; then the same perturbations against the float models of other runs, which nothing was crafted on. Pictures are left out
-of the record.
+of the record. With ``--cells`` every perturbation is kept as it is made, and a run that was broken off goes on from there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import pickle
 import sys
 import time
 from dataclasses import replace
@@ -44,6 +45,8 @@ def main() -> None:
     parser.add_argument("--crafting", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--confidence", type=float, default=0.95)
+    parser.add_argument("--cells", type=Path, help="folder of perturbations made so far")
     parser.add_argument(
         "--around", type=int, default=200, help="images for channels, defences and corruptions"
     )
@@ -66,22 +69,10 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     for source in sources:
         for norm in NORMS:
             for goal in goals:
-                start = time.process_time()
-                r = auditing.craft(
-                    subject,
-                    material,
-                    source,
-                    norm,
-                    goal,
-                    passes=asked.passes,
-                    batch=16,
-                    confidence=asked.confidence,
-                    seed=0,
-                )
+                name = f"{source} L{norm:g} {'any' if goal is None else subject.labels[goal]}"
+                r, seconds[name] = cell(asked, subject, material, source, norm, goal, name)
                 material.crafted[source].append(r)
-                name = "any" if goal is None else subject.labels[goal]
-                seconds[f"{source} L{norm:g} {name}"] = round(time.process_time() - start, 1)
-                tell(f"{source} L{norm:g} {name}: {r.history}")
+                tell(f"{name}: aim {r.aim}, {r.history}")
     rows = auditing.replay(subject, material, ZETA, 0, tell)
     record = {
         "record": "audit_benchmark",
@@ -118,6 +109,28 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         record["surroundings"] = {"images": len(fewer.images), **extras}
         keep(asked, record)
     return record
+
+
+def cell(
+    asked: argparse.Namespace,
+    subject: auditing.Subject,
+    material: auditing.Material,
+    source: str,
+    norm: float,
+    goal: int | None,
+    name: str,
+) -> tuple[attack.Perturbation, float]:
+    """One perturbation, from the folder of cells where it is there already, and the processor seconds it took."""
+    place = asked.cells and asked.cells / f"{name.replace(' ', '-')}.pickle"
+    if place and place.is_file():
+        return pickle.loads(place.read_bytes())
+    start = time.process_time()
+    choices = {"passes": asked.passes, "batch": 16, "confidence": asked.confidence, "seed": 0}
+    r = auditing.craft(subject, material, source, norm, goal, **choices)
+    made = r, round(time.process_time() - start, 1)
+    if place:
+        files.write_bytes(place, pickle.dumps(made))
+    return made
 
 
 def keep(asked: argparse.Namespace, record: dict[str, Any]) -> None:

@@ -68,6 +68,26 @@ def test_a_crafted_perturbation_keeps_its_norm_and_beats_noise_of_the_same_norm(
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_an_attacker_who_does_not_mind_the_way_moves_no_fewer_images(images, norm):
+    model, radius = Linear(), attack.radius_of(images, norm=norm, zeta=0.02)
+    both = {"predict": model.predict, "gradient": model.gradient, "norm": norm, "radius": radius}
+    clean = model.predict(images).argmax(1)
+
+    def moved(made):
+        return (model.predict(attack.add(images, made.pixels)).argmax(1) != clean).mean()
+
+    plain, free = attack.craft(images, **both), attack.craft_any(images, **both)
+    assert moved(free) >= moved(plain) and free.target is None and plain.aim is None
+    assert attack.size_of(free.pixels, norm) <= radius
+    if free.aim is None:
+        np.testing.assert_array_equal(free.pixels, plain.pixels)
+    else:
+        aimed = attack.craft(images, target=free.aim, **both)
+        np.testing.assert_array_equal(free.pixels, aimed.pixels)
+        assert free.history == (moved(aimed),)
+
+
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("target", [None, 1])
 def test_a_batch_of_one_is_the_papers_loop(images, norm, target):
     model, radius, share = Linear(seed=1), attack.radius_of(images, norm=norm, zeta=0.03), 0.5

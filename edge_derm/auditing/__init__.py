@@ -41,6 +41,7 @@ def audit(
     passes: int = 3,
     batch: int = 16,
     confidence: float = 0.95,
+    aim: bool = True,
     draws: int = 5,
     part: str = "auto",
     rows_only: bool = False,
@@ -57,6 +58,7 @@ def audit(
         target_classes: one targeted perturbation each, beside the non-targeted one.
         images, crafting: at most so many to judge on and to craft from.
         passes, batch, confidence: as for ``attack.craft``; ``batch=1, confidence=0`` is the paper's algorithm.
+        aim: a perturbation without a target may be made towards whatever class moves most images (``attack.craft_any``).
         draws: of each random control.
         rows_only: leave out channels, defences, detector, corruptions and pictures.
         out: folder for the perturbations and the detector (``perturbations.npz``, ``detector.npz``).
@@ -87,6 +89,7 @@ def audit(
                         passes=passes,
                         batch=batch,
                         confidence=confidence,
+                        aim=aim,
                         seed=seed,
                     )
                 )
@@ -107,6 +110,7 @@ def audit(
             "passes": passes,
             "batch": batch,
             "confidence": confidence,
+            "aim": aim,
             "draws": draws,
         },
         "sources": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -82,18 +83,25 @@ def gather(
 
 
 def craft(
-    subject: Subject, material: Material, source: str, norm: float, target: int | None, **choices: Any
+    subject: Subject,
+    material: Material,
+    source: str,
+    norm: float,
+    target: int | None,
+    *,
+    aim: bool = True,
+    **choices: Any,
 ) -> attack.Perturbation:
-    """One perturbation from the images of one source."""
-    return attack.craft(
+    """One perturbation from the images of one source; without a target it may be made towards a class, unless ``aim`` is off."""
+    made = partial(
+        attack.craft if target is not None or not aim else attack.craft_any,
         material.sources[source],
         predict=subject.parent.predict,
         gradient=subject.parent.gradient,
         norm=norm,
         radius=material.radii[norm],
-        target=target,
-        **choices,
     )
+    return made(**choices) if target is None else made(target=target, **choices)
 
 
 def save(out: Path, material: Material) -> None:

@@ -64,6 +64,12 @@ NORMS = {"2": (2.0,), "inf": (math.inf,), "both": (2.0, math.inf)}
     help="Go on with an image until the model is so sure (0: until its label flips, the paper's rule).",
 )
 @click.option(
+    "--aim/--no-aim",
+    default=True,
+    show_default=True,
+    help="Without a target, also try to push every image towards one class, and keep what moves more.",
+)
+@click.option(
     "--draws", type=click.IntRange(1), default=5, show_default=True, help="Draws of each random control."
 )
 @click.option(

@@ -68,6 +68,7 @@ def compare(
             about = {
                 "source": source,
                 "targeted": None if r.target is None else labels[r.target],
+                "aim": None if r.aim is None else labels[r.aim],
                 "norm": name_of(r.norm),
                 "zeta": zeta,
                 "radius": r.radius,
