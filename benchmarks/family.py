@@ -32,6 +32,7 @@ from edge_derm.measure.benchmark import bootstrap
 from edge_derm.measure.environment import environment
 from edge_derm.report import page
 from edge_derm.runtime import Classifier
+from edge_derm.sweep.table import unbeaten
 from edge_derm.trust.intervals import proportion
 from firmware_bridge.graph import BridgeError
 from firmware_bridge.plan import plan
@@ -220,9 +221,8 @@ def mark_front(rows: list[dict[str, Any]]) -> dict[str, str]:
     from edge_derm.report.measuring import cost, quality
 
     points = np.array([[-cost(row, axes["cost"]), quality(row, axes["quality"])] for row in rows])
-    for row, point in zip(rows, points):
-        beaten = (points >= point).all(axis=1) & (points > point).any(axis=1)
-        row["pareto"] = not bool(beaten.any())
+    for row, best in zip(rows, unbeaten(points)):
+        row["pareto"] = bool(best)
     return axes
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_derm import steps
 from edge_derm.errors import ModelError, TargetError
 from edge_derm.sweep import driving, local, table
 from edge_derm.sweep.grid import read_grid
@@ -77,6 +78,17 @@ def test_another_sweep_is_not_mixed_into_a_folder(grid, tmp_path):
     with pytest.raises(ModelError, match="train.epochs = 3, not 4") as raised:
         driving.settle(tmp_path / "sweep.json", {"options": read_grid(grid).options, "data": "a"})
     assert raised.value.code == "sweep-differs"
+
+
+def test_threads_stay_what_they_were_whatever_the_workers(grid, tmp_path):
+    """The last digits of a training depend on them."""
+    grid.write_text("")
+    small(grid, tmp_path / "out", workers=1, threads=3)
+    assert driving.begun_with(tmp_path / "out" / "sweep.json") == 3
+    small(grid, tmp_path / "out", workers=2)
+    assert driving.begun_with(tmp_path / "out" / "sweep.json") == 3
+    with pytest.raises(ModelError, match="threads = 3, not 2"):
+        small(grid, tmp_path / "out", threads=2)
 
 
 def test_two_sweeps_never_work_in_one_folder(grid, tmp_path):
@@ -234,3 +246,35 @@ def test_no_scheduler_is_one_clear_refusal(grid, tmp_path, monkeypatch):
     with pytest.raises(TargetError, match="dask scheduler") as raised:
         small(grid, tmp_path / "out", dask="tcp://127.0.0.1:9")
     assert raised.value.code == "dask-unreachable"
+
+
+@pytest.mark.slow
+def test_a_cell_is_an_ordinary_train_export_bench_and_evaluate(grid, tmp_path):
+    """With TensorFlow, through the command, the driver killed in between."""
+    grid.write_text(
+        'variants = ["d1"]\nsizes = [32]\nrecipes = ["float32"]\nseeds = [3]\n[train]\nepochs = 1\n'
+    )
+    out, name = tmp_path / "out", "d1-a0.25-32px-s3"
+    words = ["sweep", "--grid", str(grid), "--data", "synthetic:48", "--out", str(out), "--json", "-"]
+    command = [sys.executable, "-c", "from edge_derm.cli import main; main()", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as driver:
+        run = wait_for(lambda: next(out.glob("runs/*/run.json"), None), 300)
+        driver.kill()
+    trained = run.stat().st_mtime_ns
+    record = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    (row,) = record["runs"]
+    assert run == out / "runs" / name / "run.json" and run.stat().st_mtime_ns == trained
+    bundle = out / "cells" / f"{name}-float32" / "model.bundle"
+    judged = steps.evaluate(bundle, data="synthetic:48", seed=3)
+    assert judged["part"] == row["part"] == "validation" and judged["images"] == row["images"]
+    assert row["accuracy"] == judged["accuracy"]["value"] and row["ece"] == pytest.approx(
+        judged["ece"]["value"]
+    )
+    assert (
+        row["bytes"] == (bundle / "model.tflite").stat().st_size
+        and row["macs"] == steps.inspect(bundle)["macs"]
+    )
+    assert json.loads((bundle / "manifest.json").read_text())["provenance"]["command"].startswith(
+        "-c sweep --grid"
+    )
+    assert len(record["pareto"]) == 1 and Path(record["report"]).is_file()

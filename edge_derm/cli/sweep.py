@@ -38,11 +38,16 @@ from . import options as shared
     is_flag=True,
     help="With --dask: its workers share no folder with this machine; send them the data.",
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=None,
+    metavar="N",
+    help="Threads a training computes with; its last digits depend on them (default: this machine's cores over --workers).",
+)
 @shared.out_option("The sweep's folder; an interrupted or larger sweep goes on where it was.")
 @shared.json_option
-def sweep(
-    grid: Path, data: str, out: Path, json_file: str | None, ship: bool, dask: str | None, workers: int
-) -> None:
+def sweep(grid: Path, json_file: str | None, ship: bool, dask: str | None, **choices: Any) -> None:
     """Train, export, measure and judge every cell of a grid, and say which configurations nothing beats.
 
     \b
@@ -51,7 +56,7 @@ def sweep(
     """
     if ship and dask is None:
         raise click.UsageError("--ship goes with --dask ADDRESS")
-    record = driving.sweep(grid, data=data, out=out, workers=workers, dask=dask, ship=ship, say=shared.say)
+    record = driving.sweep(grid, dask=dask, ship=ship, say=shared.say, **choices)
     shared.emit(record, json_file, "\n".join(lines(record)))
     for row in record["runs"]:
         if row["error"]:

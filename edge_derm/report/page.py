@@ -62,4 +62,6 @@ def _title(records: Sequence[Mapping[str, Any]]) -> str:
     for record in records:
         if record.get("record") == "train":
             return f"{record.get('variant')} at {record.get('size_px')} px: the evidence"
+        if record.get("record") == "sweep":
+            return f"{len(record.get('configurations') or ())} configurations compared"
     return "The evidence"

@@ -9,7 +9,6 @@ from edge_derm.report import charts
 from edge_derm.report.markup import facts, pair, section, table, text, tiles
 
 Record = Mapping[str, Any]
-NAMES = {"bytes": "bytes", "macs": "M MACs"}
 
 
 def sweep(record: Record) -> str:
@@ -44,24 +43,26 @@ def sweep(record: Record) -> str:
 
 
 def name(axis: str) -> str:
-    """An axis for a person."""
-    return NAMES.get(axis, axis.replace(":", " on ", 1))
+    """An axis for a person, in the unit of ``scaled``."""
+    if axis.startswith("instructions:"):
+        return axis.replace("instructions:", "M instructions on ")
+    return {"bytes": "kB", "macs": "M MACs"}.get(axis, axis)
+
+
+def scaled(row: Record, axis: str) -> float | None:
+    """A cost in thousands of bytes, or millions of operations; None where it is not known."""
+    return None if row[axis] is None else row[axis] / (1e3 if axis == "bytes" else 1e6)
 
 
 def plot(rows: Sequence[Record], cost: str) -> str:
     """One cost against accuracy, a colour for each recipe, a line through what is best in these two."""
-    unit = 1e6 if cost == "macs" else 1
-    points = {
-        recipe: [
-            (row[cost] / unit, row["accuracy"])
-            for row in rows
-            if row["recipe"] == recipe and row[cost] is not None
-        ]
-        for recipe in dict.fromkeys(row["recipe"] for row in rows)
-    }
-    series = {recipe: tuple(zip(*found)) for recipe, found in points.items() if found}
+    points: dict[str, list[tuple[float, float]]] = {row["recipe"]: [] for row in rows}
+    for row in rows:
+        at = scaled(row, cost)
+        if at is not None:
+            points[row["recipe"]].append((at, row["accuracy"]))
     return charts.scatter(
-        series,  # type: ignore[arg-type]
+        {recipe: ([x for x, _ in found], [y for _, y in found]) for recipe, found in points.items()},
         front=staircase([point for found in points.values() for point in found]),
         title=f"Accuracy by {name(cost)}",
         x_label=name(cost),
@@ -102,7 +103,7 @@ def configurations(caption: str, rows: Sequence[Record], costs: Sequence[str]) -
             f"{row['accuracy']:.3f}",
             "–" if row["accuracy_sd"] is None else f"{row['accuracy_sd']:.3f}",
             f"{row['balanced_accuracy']:.3f}",
-            *(f"{row[cost] / 1e6:.2f}" if cost == "macs" else text(row[cost]) for cost in costs),
+            *map(_figure, (scaled(row, cost) for cost in costs)),
             "yes" if row["pareto"] else "",
         )
         for row in sorted(rows, key=lambda row: -row["accuracy"])
@@ -118,6 +119,10 @@ def failures(rows: Sequence[Record]) -> str:
         if row["error"] is not None
     ]
     return table("Failed", ["cell", "error", "message"], failed) if failed else ""
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.2f}"
 
 
 def _options(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

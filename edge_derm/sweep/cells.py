@@ -48,7 +48,8 @@ class Task:
     """A piece of work for one worker: a training (``recipe`` None), or a cell of a training that is finished.
 
     ``folder`` is the sweep's as the worker sees it; ``digest`` is that of the data it must find at ``data``;
-    ``options`` are the grid's tables (``train``, ``bench``, ``evaluate``).
+    ``options`` are the grid's tables (``train``, ``bench``, ``evaluate``). ``threads`` are TensorFlow's for one operation: sums
+    are added in another order with another number, so the last digits of a training depend on it and not on the cores there are.
     """
 
     training: Training
@@ -57,6 +58,7 @@ class Task:
     digest: str
     folder: Path
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    threads: int = 1
 
     @property
     def name(self) -> str:

@@ -39,6 +39,7 @@ def sweep(
     workers: int = 1,
     dask: str | None = None,
     ship: bool = False,
+    threads: int | None = None,
     work: str = WORK,
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
@@ -48,6 +49,8 @@ def sweep(
         workers: processes on this machine.
         dask: address of a scheduler whose workers do the work instead.
         ship: its workers share no folder with us: send them the data, fetch what they make.
+        threads: TensorFlow's, part of what a sweep is (see ``Task``); None: those the folder was begun with, or as many as
+            there are cores here for each worker.
         work: ``module:function`` that does a task, imported where the task is done.
 
     Raises:
@@ -64,9 +67,15 @@ def sweep(
     }
     started = time.monotonic()
     with held(out):
-        settle(out / STATE, {"options": grid.options, "data": spec if drawn else digests[grid.seeds[0]]})
+        threads = threads or begun_with(out / STATE) or max(1, len(local.usable_cores()) // workers)
+        identity = {
+            "options": grid.options,
+            "data": spec if drawn else digests[grid.seeds[0]],
+            "threads": threads,
+        }
+        settle(out / STATE, identity)
         rows = {cell.name: finished(out / CELLS / cell.name) for cell in grid.cells()}
-        tasks = plan(grid, rows, spec, digests, out.resolve())
+        tasks = plan(grid, rows, spec, digests, out.resolve(), threads)
         progress = Progress(tasks, workers if dask is None else 1, len(rows), say)
         if dask is None:
             outcomes = local.run(tasks, folder=out.resolve(), workers=workers, work=work)
@@ -112,6 +121,11 @@ def held(out: Path) -> Iterator[None]:
         yield
 
 
+def begun_with(path: Path) -> int | None:
+    """The threads of the sweep whose state is at ``path``; None before it has begun."""
+    return json.loads(path.read_text(encoding="utf-8"))["threads"] if path.is_file() else None
+
+
 def settle(path: Path, wanted: Mapping[str, Any]) -> None:
     """Write what all cells have in common, or hold it against what is there.
 
@@ -145,7 +159,7 @@ def flat(value: Any, name: str = "") -> dict[str, str]:
 
 
 def plan(
-    grid: Grid, rows: Mapping[str, Any], data: str, digests: Mapping[int, str], folder: Path
+    grid: Grid, rows: Mapping[str, Any], data: str, digests: Mapping[int, str], folder: Path, threads: int
 ) -> list[Task]:
     """What is left to do: a training that has unfinished cells and no run yet, then its unfinished cells."""
     tasks = []
@@ -154,7 +168,9 @@ def plan(
         left = [recipe for recipe in grid.recipes if rows[Cell(training, recipe).name] is None]
         trained = (folder / RUNS / training.name / "run.json").is_file()
         first: list[str | None] = [] if trained or not left else [None]
-        tasks += [Task(training, recipe, data, digest, folder, grid.options) for recipe in [*first, *left]]
+        tasks += [
+            Task(training, recipe, data, digest, folder, grid.options, threads) for recipe in [*first, *left]
+        ]
     return tasks
 
 

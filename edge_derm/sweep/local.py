@@ -45,8 +45,9 @@ class Worker:
         """Hand over a task; the descriptor on which the outcome, or the end of the process, will show."""
         if self._process is None or self._served >= RENEW:
             self.end()
-            command = [*self._command, *sys.argv]
-            self._process = self._stack.enter_context(process.started(command, what="sweep worker"))
+            alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as Dask starts its workers
+            starting = process.started([*self._command, *sys.argv], what="sweep worker", environment=alone)
+            self._process = self._stack.enter_context(starting)
             self._served = 0
         assert self._process.stdin and self._process.stdout
         self._begun, self.task = time.monotonic(), task
@@ -141,9 +142,16 @@ def inherited(task: Task, training: Outcome) -> Outcome:
     return failed(task.name, training.error["code"], message)
 
 
+def usable_cores() -> list[int]:
+    """Numbers of the cores this process may run on."""
+    return (
+        sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
+    )
+
+
 def shares(workers: int) -> list[list[int]]:
     """This process's cores shared out, each to as few workers as can be."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    cores = usable_cores()
     if workers >= len(cores):
         return [[cores[at % len(cores)]] for at in range(workers)]
     return [cores[at::workers] for at in range(workers)]

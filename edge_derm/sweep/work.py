@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -15,12 +17,13 @@ from typing import Any, Callable, Mapping
 
 from .. import files, steps
 from ..data import open_dataset
-from ..errors import DataError, TargetError
+from ..errors import DataError, ModelError, TargetError
 from ..records import clean
 from .cells import RUNS, Outcome, Task, failed
 
 DONE = "cell.json"
 MODEL = "model.bundle"
+THREADS = "TF_NUM_INTRAOP_THREADS"
 Work = Callable[[Task], Mapping[str, Any]]
 
 
@@ -42,10 +45,29 @@ def perform(task: Task) -> Mapping[str, Any]:
     """Train, or export, measure and judge; the row of the table (of a training: what its rows say about it).
 
     Raises:
-        DataError: ``sweep-data``: other data than the sweep was started with; what the steps raise.
+        DataError: ``sweep-data``: other data than the sweep was started with. ModelError: ``sweep-threads``.
+        What the steps raise.
     """
+    use_threads(task.threads)
     check_data(task.data, task.training.seed, task.digest)
     return train(task) if task.recipe is None else cell(task)
+
+
+def use_threads(threads: int) -> None:
+    """Fix how many threads TensorFlow computes an operation with; it reads that once, when it begins.
+
+    Raises:
+        ModelError: ``sweep-threads``: it has begun already, with another number.
+    """
+    if os.environ.get(THREADS) == str(threads):
+        return
+    if "tensorflow" in sys.modules:
+        raise ModelError(
+            f"expected a worker that computes with {threads} threads, got one that has begun with "
+            f"{os.environ.get(THREADS, 'another number')}: restart it",
+            code="sweep-threads",
+        )
+    os.environ[THREADS] = str(threads)
 
 
 def train(task: Task) -> Mapping[str, Any]:
