@@ -89,12 +89,12 @@ def instruction_ratio(fused: bytes, stock: bytes, target: str) -> dict[str, Any]
 
 def measure(run: Path, chosen: Selection, calibration: Selection) -> dict[str, Any]:
     """Both exports of one run."""
-    from edge_derm.modeling import export, runs, training
+    from edge_derm.modeling import export, runs, scoring, training
 
     model, record = runs.load(run)
     size_px, labels = record["size_px"], record["classes"]
     pixels, targets, images = chosen.pixels(size_px), chosen.targets(labels), calibration.pixels(size_px)
-    parent = training.probabilities(model, pixels)
+    parent = scoring.probabilities(model, pixels)
     result: dict[str, Any] = {
         "variant": record["variant"],
         "dilation": record["dilation"],

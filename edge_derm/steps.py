@@ -446,12 +446,12 @@ def parent_probabilities(against: Path, chosen: Selection, bundle: Bundle) -> np
         parent = Classifier.open(against)
         check_same_labels(parent.labels, bundle.manifest.labels, against)
         return parent.temper(parent.raw(chosen.pixels(parent.size_px)), None)
-    from .modeling import runs, training
+    from .modeling import runs, scoring
 
     model, run = runs.load(against)
     if run:
         check_same_labels(tuple(run["classes"]), bundle.manifest.labels, against)
-    return training.probabilities(model, chosen.pixels(int(model.input_shape[1])))
+    return scoring.probabilities(model, chosen.pixels(int(model.input_shape[1])))
 
 
 def check_same_labels(parent: Sequence[str], deployed: Sequence[str], where: Path) -> None:

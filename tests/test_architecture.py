@@ -7,7 +7,7 @@ from edge_derm.errors import ModelError
 from edge_derm.modeling import stages
 
 keras = pytest.importorskip("keras", reason="Keras is not installed")
-from edge_derm.modeling import architecture  # noqa: E402
+from edge_derm.modeling import architecture, pretrained  # noqa: E402
 
 # (input channels, output channels, side after, stride) of each depthwise + pointwise pair at alpha 1 and 224 px.
 PAIRS = [
@@ -141,7 +141,7 @@ def test_imagenet_weights_load_by_name_and_other_widths_are_refused(tmp_path):
     reference = keras.applications.MobileNet((32, 32, 3), 0.25, include_top=False, weights=None)
     write_h5(tmp_path / "w.h5", reference)
     model = architecture.build({"dw1": 2}, size_px=96, classes=3)
-    architecture.load_imagenet(model, tmp_path / "w.h5")
+    pretrained.load_imagenet(model, tmp_path / "w.h5")
     assert np.array_equal(
         model.get_layer("conv_pw_13").get_weights()[0], reference.get_layer("conv_pw_13").get_weights()[0]
     )
@@ -151,10 +151,8 @@ def test_imagenet_weights_load_by_name_and_other_widths_are_refused(tmp_path):
     ):
         (tmp_path / "text.h5").write_text("x")
         with pytest.raises(ModelError) as caught:
-            architecture.load_imagenet(model, wrong)
+            pretrained.load_imagenet(model, wrong)
         assert caught.value.code == code
     with pytest.raises(ModelError, match="alpha") as caught:
-        architecture.load_imagenet(
-            architecture.build({}, alpha=0.5, size_px=32, classes=2), tmp_path / "w.h5"
-        )
+        pretrained.load_imagenet(architecture.build({}, alpha=0.5, size_px=32, classes=2), tmp_path / "w.h5")
     assert caught.value.code == "weights-shape"

@@ -12,7 +12,7 @@ from edge_derm.errors import ModelError
 keras = pytest.importorskip("keras", reason="Keras is not installed")
 
 import chain_models  # noqa: E402
-from edge_derm.modeling import architecture, attention, export, stages, training  # noqa: E402
+from edge_derm.modeling import architecture, attention, export, scoring, stages, training  # noqa: E402
 from edge_derm.modeling.compression import chain as chains  # noqa: E402
 from edge_derm.modeling.compression import prune  # noqa: E402
 from edge_derm.runtime import Classifier  # noqa: E402
@@ -153,6 +153,6 @@ def test_the_int8_file_has_three_more_plain_operators_and_two_convolutions(produ
 def test_int8_decides_as_the_float_model_does(product, model, kernels):
     unseen = open_dataset("synthetic:80", seed=9).images(SIZE_PX)
     deployed = Classifier.of(product.model, kernels=kernels).predict(unseen)
-    parent = training.probabilities(model, unseen)
+    parent = scoring.probabilities(model, unseen)
     assert (deployed.argmax(axis=1) == parent.argmax(axis=1)).mean() >= 0.97
     assert len(set(parent.argmax(axis=1))) == 4

@@ -24,7 +24,8 @@ from edge_derm.modeling.compression import (  # noqa: E402
     spare,
     tuning,
 )  # noqa: E402
-from edge_derm.modeling.training import TrainConfig, probabilities  # noqa: E402
+from edge_derm.modeling.recipe import TrainConfig  # noqa: E402
+from edge_derm.modeling.scoring import probabilities  # noqa: E402
 from edge_derm.runtime import Classifier  # noqa: E402
 from firmware_bridge.tflite import parse  # noqa: E402
 

@@ -14,7 +14,7 @@ from edge_derm.data import open_dataset  # noqa: E402
 from edge_derm.errors import ModelError  # noqa: E402
 from edge_derm.modeling import architecture, runs, export as exporting  # noqa: E402
 from edge_derm.modeling.inspection import check_product  # noqa: E402
-from edge_derm.modeling.training import probabilities  # noqa: E402
+from edge_derm.modeling.scoring import probabilities  # noqa: E402
 from edge_derm.quiet import quiet_native  # noqa: E402
 from edge_derm.runtime import Classifier  # noqa: E402
 

@@ -8,7 +8,7 @@ pytest.importorskip("tensorflow")
 import tensorflow as tf  # noqa: E402
 
 from edge_derm.errors import ModelError  # noqa: E402
-from edge_derm.modeling import architecture, hardening, training  # noqa: E402
+from edge_derm.modeling import architecture, hardening, pretrained  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -65,9 +65,11 @@ def test_training_goes_on_from_a_run_of_the_same_shape_only(tmp_path):
     model = architecture.build({}, alpha=0.25, size_px=32, classes=3)
     model.save(tmp_path / "a.keras")
     fresh = architecture.build({}, alpha=0.25, size_px=32, classes=3)
-    training.start_from(fresh, tmp_path / "a.keras")
+    pretrained.start_from(fresh, tmp_path / "a.keras", NOTHING)
     for a, b in zip(model.get_weights(), fresh.get_weights()):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(ModelError) as caught:
-        training.start_from(architecture.build({}, alpha=0.25, size_px=32, classes=4), tmp_path / "a.keras")
+        pretrained.start_from(
+            architecture.build({}, alpha=0.25, size_px=32, classes=4), tmp_path / "a.keras", NOTHING
+        )
     assert caught.value.code == "weights-shape"

@@ -1,17 +1,15 @@
-"""The stage table as a Keras model, and ImageNet weights into it.
+"""The stage table as a Keras model.
 
-Layer names are those of Keras' own MobileNet (``conv1``, ``conv_dw_1``, ``conv_pw_1``, …), so its weight files load. Every
-convolution pads to ``same``: a dilated one by its rate, a strided one at the bottom and right on an even side, which is what
-Keras' MobileNet does with explicit padding layers.
+Layer names are those of Keras' own MobileNet (``conv1``, ``conv_dw_1``, ``conv_pw_1``, …), so that its weight files fit
+(``pretrained``). Every convolution pads to ``same``: a dilated one by its rate, a strided one at the bottom and right on an even
+side, which is what Keras' MobileNet does with explicit padding layers.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Mapping
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
@@ -124,13 +122,17 @@ class StridedDilatedConv2D(kl.Layer):
 
     def call(self, x: Any) -> Any:
         total = [
-            max(0, (-(-side // self.stride) - 1) * self.stride + 2 * self.rate + 1 - side)
-            for side in x.shape[1:3]
+            tf.maximum(0, (-(-side // self.stride) - 1) * self.stride + 2 * self.rate + 1 - side)
+            for side in (tf.shape(x)[1], tf.shape(x)[2])
         ]
         x = tf.pad(x, [[0, 0], *([pad // 2, pad - pad // 2] for pad in total), [0, 0]])
         return tf.nn.convolution(x, self.kernel, padding="VALID", dilations=self.rate)[
             :, :: self.stride, :: self.stride
         ]
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        sides = (None if side is None else -(-side // self.stride) for side in shape[1:3])
+        return (shape[0], *sides, self.filters)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "stride": self.stride, "rate": self.rate}
@@ -139,55 +141,3 @@ class StridedDilatedConv2D(kl.Layer):
 def logits_of(model: keras.Model) -> keras.Model:
     """The same model, sharing its weights, up to the logits."""
     return keras.Model(model.input, model.get_layer(LOGITS).output)
-
-
-def load_imagenet(model: keras.Model, path: Path) -> None:
-    """Load a Keras MobileNet weight file without top (``mobilenet_*_tf_no_top.h5``) by layer name.
-
-    Raises:
-        ModelError: ``weights-missing``, ``weights-broken``, ``weights-shape`` (another alpha).
-    """
-    found = _read_h5(path)
-    for layer in model.layers:
-        if not layer.weights or layer.name in (LOGITS, attending.NAME):
-            continue
-        values = found.get(layer.name)
-        if values is None:
-            raise ModelError(
-                f"{path}: expected weights of layer {layer.name}, found none: give the no_top .h5 of Keras' MobileNet",
-                code="weights-broken",
-            )
-        wanted = [tuple(weight.shape) for weight in layer.weights]
-        if sum(v.size for v in values) != sum(int(np.prod(shape)) for shape in wanted) or len(values) != len(
-            wanted
-        ):
-            raise ModelError(
-                f"{path}: layer {layer.name}: expected shapes {wanted}, got {[v.shape for v in values]}: "
-                "the file must be of the same --alpha",
-                code="weights-shape",
-            )
-        layer.set_weights([value.reshape(shape) for value, shape in zip(values, wanted)])
-
-
-def _read_h5(path: Path) -> dict[str, list[np.ndarray]]:
-    import h5py
-
-    if not path.is_file():
-        raise ModelError(
-            f"{path}: expected a Keras .h5 weight file, found no such file", code="weights-missing"
-        )
-    found: dict[str, list[np.ndarray]] = {}
-    try:
-        with h5py.File(path, "r") as file:
-            for name in file.attrs["layer_names"]:
-                group = file[name]
-                found[_text(name)] = [np.array(group[weight]) for weight in group.attrs["weight_names"]]
-    except (OSError, KeyError) as error:
-        raise ModelError(
-            f"{path}: expected a Keras .h5 weight file, got {error}", code="weights-broken"
-        ) from error
-    return found
-
-
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)

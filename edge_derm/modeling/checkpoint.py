@@ -34,9 +34,8 @@ class State:
 
     def stopped(self, config: Any) -> bool:
         """Whether nothing is left to do: all epochs done, or none better for ``config.patience`` of them."""
-        return self.epoch >= self.epochs or (
-            self.epoch > 0 and self.epoch - self.best_epoch >= config.patience
-        )
+        waited = self.epoch - self.best_epoch if self.epoch else 0
+        return self.epoch >= self.epochs or (config.patience is not None and waited >= config.patience)
 
     def after(
         self,

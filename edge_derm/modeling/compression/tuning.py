@@ -23,7 +23,11 @@ from edge_derm.modeling.checkpoint import State
 from edge_derm.modeling.compression import cluster, prune, qat, quantise
 from edge_derm.modeling.compression.chain import Layer, fold, unfold
 from edge_derm.modeling.interface import input_size
-from edge_derm.modeling.training import Callback, Session, TrainConfig, carry_out, probabilities
+from edge_derm.modeling.normalising import trained_twin
+from edge_derm.modeling.recipe import STRIDE, TrainConfig
+from edge_derm.modeling.session import Session
+from edge_derm.modeling.scoring import probabilities
+from edge_derm.modeling.training import Callback, carry_out
 
 METHODS = ("prune", "cluster", "distill", "qat")
 JUDGED_ON = 256  # training images that say which channels matter
@@ -64,16 +68,18 @@ class Tuning(Session):
         constraint: Constraint | None,
     ) -> None:
         super().__init__(dataset, parts, config, start=start)
-        self.teachers = [(input_size(model), architecture.logits_of(model)) for model in teachers]
+        self.teachers = [
+            (input_size(model), architecture.logits_of(trained_twin(model))) for model in teachers
+        ]
         self.settings, self.constraint = settings, constraint
 
     def pull(self, images: Any, logits: Any) -> Any:
         """Divergence from the teachers' mean softened decision."""
         temperature = self.settings.temperature or (1.0 if self.settings.method == "qat" else 2.0)
-        size_px = self.config.size_px
         softened = []
-        for side, teacher in self.teachers:
-            seen = images if side == size_px else tf.image.resize(images, (side, side))
+        for size_px, teacher in self.teachers:
+            side = _alike(images.shape[1], size_px / self.config.size_px)
+            seen = images if side == images.shape[1] else tf.image.resize(images, (side, side))
             softened.append(tf.nn.softmax(teacher(seen, training=False) / temperature))
         wanted = tf.add_n(softened) / len(softened)
         loss = tf.nn.softmax_cross_entropy_with_logits(labels=wanted, logits=logits / temperature)
@@ -196,6 +202,12 @@ def shared(assignments: Mapping[str, np.ndarray]) -> Constraint:
             kernel.assign(tf.gather(means, near))
 
     return settle
+
+
+def _alike(side: int, ratio: float) -> int:
+    """The side at which a teacher of ``ratio`` times the input sees what the student sees at ``side``."""
+    wanted = side * ratio
+    return round(wanted / STRIDE) * STRIDE if side % STRIDE == 0 else round(wanted)
 
 
 def _few(indices: np.ndarray, number: int, seed: int) -> np.ndarray:

@@ -1,0 +1,209 @@
+"""What lives while a run is trained: pixels, the network and its average, the optimizer, one epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from edge_derm.data import Dataset, Split
+from edge_derm.errors import ModelError
+from edge_derm.modeling import architecture, hardening, pretrained, recipe, scoring
+from edge_derm.modeling.augmentation import augment
+from edge_derm.modeling.checkpoint import State
+from edge_derm.modeling.normalising import trained_twin
+from edge_derm.modeling.recipe import STORED, TrainConfig
+
+WORKERS, AHEAD = 2, 4  # threads that prepare batches, and how many batches they keep ready
+
+
+class Session:
+    """A run in memory. Its epochs are functions of the state before them; ``deadline`` alone may cut one short."""
+
+    label_weight = 1.0  # of the labels in the loss, beside ``pull``
+
+    def __init__(
+        self, dataset: Dataset, parts: Split, config: TrainConfig, *, start: keras.Model | None = None
+    ) -> None:
+        self.config, self.labels, self.dataset = config, dataset.labels, dataset
+        keras.utils.set_random_seed(config.seed)
+        self.members, judged = parts.parts["train"], parts.parts["validation"]
+        self.stored = np.empty((0, 0, 0, 3), np.uint8)  # read by the first epoch
+        self.targets = dataset.targets(self.members)
+        self.judged, self.judged_targets = dataset.images(config.size_px, judged), dataset.targets(judged)
+        self.model = start or _fresh(
+            config, self.judged[:: -(-len(judged) // 64)], classes=len(dataset.labels)
+        )
+        self.live = trained_twin(self.model)  # ``model`` holds the average
+        self.logits = architecture.logits_of(self.live)
+        self.optimizer = keras.optimizers.AdamW(config.peak, weight_decay=config.weight_decay)
+        self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self.optimizer.build(self.live.trainable_variables)
+        frequency = np.bincount(self.targets, minlength=len(dataset.labels)) / len(self.targets)
+        self.adjustment = tf.constant(config.adjustment * np.log(np.maximum(frequency, 1e-6)), tf.float32)
+        self.bank = (
+            hardening.Bank(self.judged, zeta=config.harden, seed=config.seed) if config.harden else None
+        )
+        self.step = tf.function(self._step)
+        self.deadline = math.inf  # on ``time.monotonic``'s clock
+
+    def fresh(self) -> State:
+        return State(
+            epoch=0,
+            epochs=self.config.epochs,
+            live=self.live.get_weights(),
+            average=self.model.get_weights(),
+            optimizer=self._optimizer_values(),
+        )
+
+    def restore(self, state: State) -> None:
+        self.live.set_weights(state.live)
+        self.model.set_weights(state.average)
+        for variable, value in zip(self.optimizer.variables, state.optimizer):
+            variable.assign(value)
+
+    def adopt_best(self, state: State) -> None:
+        assert state.best is not None
+        self.model.set_weights(state.best)
+
+    def epoch(self, state: State) -> State:
+        """One pass over the training images and one look at the validation images."""
+        for layer in self.live.layers:
+            if isinstance(layer, keras.layers.Dropout):  # its draws, too, are a function of the epoch alone
+                layer.seed_generator.state.assign([self.config.seed, state.epoch])
+        if self.bank:
+            self.bank.begin(state.epoch)
+        losses = []
+        for number, (images, targets) in enumerate(self.batches(state.epoch, state.epochs)):
+            done = state.epoch * self.steps + number
+            self.optimizer.learning_rate.assign(recipe.rate(self.config, done, self.steps, state.epochs))
+            kept, which = recipe.keep(self.config, done, self.steps), number % hardening.BANK
+            losses.append(
+                self.step(
+                    tf.constant(images),
+                    tf.constant(targets),
+                    tf.constant(kept, tf.float32),
+                    tf.constant(which),
+                )
+            )
+            if time.monotonic() > self.deadline:
+                break
+        loss = float(np.mean([value.numpy() for value in losses]))
+        if not math.isfinite(loss):
+            raise ModelError(
+                f"epoch {state.epoch + 1}: the loss is {loss}: lower the learning rate",
+                code="training-diverged",
+            )
+        figures = scoring.score(
+            scoring.probabilities(self.model, self.judged), self.judged_targets, self.labels
+        )
+        return state.after(
+            loss,
+            figures,
+            self.worth(state, figures),
+            live=self.live.get_weights(),
+            average=self.model.get_weights(),
+            optimizer=self._optimizer_values(),
+        )
+
+    @property
+    def batch(self) -> int:
+        """Images a step."""
+        return self.config.batch or (32 if len(self.targets) >= 3000 else 16)
+
+    @property
+    def steps(self) -> int:
+        return max(1, len(self.targets) // self.batch)
+
+    def batches(self, epoch: int, epochs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Augmented batches of an epoch, float32 [N, V, V, 3] and int64 [N], prepared beside the steps."""
+        config = self.config
+        side = recipe.side(config, epoch, epochs)
+        self._store(round(side * STORED))
+        order = np.random.default_rng([config.seed, epoch]).permutation(len(self.targets))
+        order = np.resize(order, self.steps * self.batch).reshape(self.steps, -1)
+
+        def prepared(number: int) -> tuple[np.ndarray, np.ndarray]:
+            rows = order[number]
+            seed = [config.seed, epoch, number]
+            return augment(self.stored[rows], side, seed, config.augmentation), self.targets[rows]
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+            for number in range(self.steps):
+                waiting.append(pool.submit(prepared, number))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _store(self, stored_px: int) -> None:
+        """Hold the training images at this side."""
+        if self.stored.shape[1] != stored_px:
+            self.stored = self.dataset.images(stored_px, self.members)
+
+    def _step(self, images: Any, targets: Any, keep: Any, which: Any) -> Any:
+        wanted = tf.one_hot(targets, len(self.labels))
+        r = self.bank.values[which] if self.bank else tf.zeros(())
+        with tf.GradientTape() as tape:
+            if self.bank:
+                tape.watch(r)
+                images = self.bank.add(images, r)
+            raw = self.logits(images, training=True)
+            logits = raw + self.adjustment
+            loss = self.label_weight * tf.reduce_mean(
+                keras.losses.categorical_crossentropy(
+                    wanted, logits, from_logits=True, label_smoothing=self.config.label_smoothing
+                )
+            ) + self.pull(images, raw)
+        variables = self.live.trainable_variables
+        slopes, up = tape.gradient(loss, (variables, r))
+        self.optimizer.apply_gradients(zip(slopes, variables))
+        if self.bank:
+            self.bank.ascend(which, r, up)
+        self.settle()
+        for average, live in zip(self.model.weights, self.live.weights):
+            if average.dtype == "float32":
+                average.assign(average * keep + live * (1 - keep))
+        return loss
+
+    def pull(self, images: Any, logits: Any) -> Any:
+        """What else a step's loss holds (a session with a teacher says more)."""
+        return 0.0
+
+    def settle(self) -> None:
+        """What must hold of the weights after every step (a session with a constraint says more)."""
+        return None  # TensorFlow cannot trace a function that is nothing but its docstring
+
+    def worth(self, state: State, figures: dict[str, Any]) -> float:
+        """Of the epoch behind ``state``: the one of the greatest is kept."""
+        return scoring.selection(figures)
+
+    def product(self) -> keras.Model:
+        """What the run folder gets."""
+        return self.model
+
+    def _optimizer_values(self) -> list[np.ndarray]:
+        return [variable.numpy() for variable in self.optimizer.variables]
+
+
+def _fresh(config: TrainConfig, pixels: np.ndarray, *, classes: int) -> keras.Model:
+    model = architecture.build(
+        config.dilation,
+        alpha=config.alpha,
+        size_px=config.size_px,
+        classes=classes,
+        dropout=config.dropout,
+        dropout_depth=config.dropout_depth,
+        attention=config.attention,
+    )
+    if config.weights:
+        pretrained.start_from(model, Path(config.weights), pixels)
+    return model
