@@ -12,6 +12,8 @@ from edge_derm.modeling import architecture, hardening, pretrained  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
+NOTHING = np.empty((0, 32, 32, 3), np.uint8)  # pictures, which a run's weights do not need
+
 
 @pytest.fixture
 def bank():
