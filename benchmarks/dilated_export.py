@@ -89,7 +89,7 @@ def instruction_ratio(fused: bytes, stock: bytes, target: str) -> dict[str, Any]
 
 def measure(run: Path, chosen: Selection, calibration: Selection) -> dict[str, Any]:
     """Both exports of one run."""
-    from edge_derm.modeling import export, runs, scoring, training
+    from edge_derm.modeling import export, runs, scoring
 
     model, record = runs.load(run)
     size_px, labels = record["size_px"], record["classes"]
