@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_derm import __version__, files
 from edge_derm.bundle import Bundle, open_bundle
+from edge_derm.camera import watch
 from edge_derm.camera.log import Log
 from edge_derm.camera.loop import Loop
 from edge_derm.camera.notify import Notifier
@@ -69,6 +70,10 @@ def show(
         if logging:
             logging.on_loss = lambda: loop.counters.count("not_logged")
             loop.attach(logging)
+        known = watch.reference(opened)
+        watching = None if known is None else watch.Watch(known, opened.manifest.labels)
+        if watching:
+            loop.attach(watching)
         notifier = Notifier()
         closing.callback(notifier.close)
         loop.attach(notifier)
@@ -78,7 +83,14 @@ def show(
             loop.attach(window)
         if view == "web":
             page = _page(
-                loop, worker, _about(opened, source), host=host, port=port, view_fps=view_fps, say=say
+                loop,
+                worker,
+                watching,
+                _about(opened, source),
+                host=host,
+                port=port,
+                view_fps=view_fps,
+                say=say,
             )
             closing.callback(page.close)
             loop.attach(page)
@@ -93,10 +105,13 @@ def show(
             **loop.counters.summary(),
             "not_logged": logging.lost if logging else None,
             "restarts": worker.restarts,
+            "drift": watching.state() if watching else None,
         }
 
 
-def _page(loop: Loop, worker: Worker, about: dict[str, Any], **options: Any) -> Any:
+def _page(
+    loop: Loop, worker: Worker, watching: watch.Watch | None, about: dict[str, Any], **options: Any
+) -> Any:
     try:
         from edge_derm.camera.web import Page
     except ImportError as error:
@@ -112,6 +127,7 @@ def _page(loop: Loop, worker: Worker, about: dict[str, Any], **options: Any) -> 
             "trouble": worker.trouble,
             "restarts": worker.restarts,
             "dropped": loop.dropped,
+            "drift": watching.state() if watching else None,
         }
 
     return Page(about, lambda: loop.counters, state, **options)

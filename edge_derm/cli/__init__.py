@@ -42,6 +42,7 @@ COMMANDS = {
     "deploy": ("deploy", "Install a bundle as a service on boards over SSH."),
     "rollback": ("deploy", "Let a board run the release before."),
     "status": ("deploy", "What a board runs, and how it is."),
+    "drift": ("drift", "Does the camera still see what the model was calibrated on?"),
     "report": ("report", "One self-contained HTML page from runs, bundles and records."),
 }
 

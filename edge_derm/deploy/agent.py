@@ -36,6 +36,7 @@ import zipfile
 
 PYTHON = (3, 10)
 SETTLE_TRIES = 2
+SETTLE_S = 60.0  # how long the next visit waits for it, while the service is not given up
 UNIT = "edge-derm.service"
 PREFIX = b"\nedge-derm: "
 
@@ -80,7 +81,7 @@ class Board:
             if os.path.lexists(self.path(name)):
                 os.unlink(self.path(name))
         if os.path.exists(self.path("pending.json")):
-            if not self.healthy(self.named("current"), 5.0):
+            if not self.healthy(self.named("current"), SETTLE_S):
                 self.back("it was never healthy")
             else:
                 self.confirm()
