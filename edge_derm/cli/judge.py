@@ -120,7 +120,22 @@ def figure(value: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
-@shared.data_option
+@click.option(
+    "--data",
+    metavar="DIR",
+    help="Labelled images: a folder per class, images/ + metadata.csv, or synthetic[:N].",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Fit and tell (--json FILE); the bundle stays as it is. For boards, whose bundle is read-only.",
+)
+@click.option(
+    "--accept",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Instead of --data: write what --dry-run --json FILE fitted into the bundle; then sign it.",
+)
 @click.option(
     "--miscoverage",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -172,13 +187,20 @@ def figure(value: dict[str, Any]) -> str:
 )
 @shared.seed_option
 @shared.json_option
-def calibrate(bundle: Path, json_file: str | None, **choices: Any) -> None:
+def calibrate(
+    bundle: Path, data: str | None, accept: Path | None, json_file: str | None, **choices: Any
+) -> None:
     """Fit probabilities, prediction sets and the abstain threshold; check each by cross-fitting over lesions.
 
     \b
     Example:  edge-derm calibrate d1.bundle --data images/ --miscoverage 0.1
     """
-    record = judging.calibrate(bundle, **choices)
+    if (data is None) == (accept is None):
+        raise click.UsageError("expected --data DIR or --accept FILE, one of them")
+    if accept is not None:
+        record = judging.accept(bundle, record=accept)
+    else:
+        record = judging.calibrate(bundle, data=str(data), **choices)
     shared.emit(record, json_file, fitted(bundle, record))
 
 
