@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_derm import files, steps
+from edge_derm import files, judging, steps
 from edge_derm.bundle import open_bundle
 from edge_derm.cli.options import clean
 from edge_derm.measure.environment import environment
@@ -32,7 +32,7 @@ def measure(run: Path, bundles: dict[str, Path], data: str, part: str) -> dict[s
     labels = first.manifest.labels
     chosen = select(data, part=part, provenance=first.manifest.provenance, labels=labels)
     targets = chosen.targets(labels)
-    parent = steps.parent_probabilities(run, chosen, first)
+    parent = judging.parent_probabilities(run, chosen, first)
     rows = [row(name, path, chosen, targets, parent) for name, path in bundles.items()]
     return {
         "record": "compression",

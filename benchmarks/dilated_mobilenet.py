@@ -26,7 +26,7 @@ import click
 import numpy as np
 from scipy import stats
 
-from edge_derm import files, steps
+from edge_derm import files, judging, steps
 from edge_derm.bundle import open_bundle
 from edge_derm.cli.options import clean
 from edge_derm.measure.environment import environment
@@ -62,7 +62,7 @@ def run_cell(spec: str, arm: str, seed: int, folder: Path, **choices: Any) -> di
     chosen = select(spec, part="test", provenance=bundle.manifest.provenance, labels=labels, seed=seed)
     pixels = chosen.pixels(run["size_px"])
     scores = {
-        "float": steps.parent_probabilities(folder / "run", chosen, bundle),
+        "float": judging.parent_probabilities(folder / "run", chosen, bundle),
         "int8": Classifier.open(bundle).predict(pixels),
     }
     return {

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_derm import steps
+from edge_derm import judging, steps
 from edge_derm.bundle import Calibration, open_bundle, update_bundle
 from edge_derm.report import page, trust
 from edge_derm.runtime.measures import measures
@@ -109,7 +109,7 @@ def test_a_bundles_report_opens_with_its_model_card(tiny_bundle, tmp_path):
             cv2.imwrite(
                 str(tmp_path / "images" / label / f"{i}.png"), rng.integers(0, 256, (40, 40, 3), np.uint8)
             )
-    record = steps.evaluate(tiny_bundle, data=str(tmp_path / "images"), positive="mel", keep=True)
+    record = judging.evaluate(tiny_bundle, data=str(tmp_path / "images"), positive="mel", keep=True)
     kept = open_bundle(tiny_bundle).manifest.metrics["evaluation"]
     assert kept["accuracy"] == {k: record["accuracy"][k] for k in ("value", "low", "high", "n")}
     steps.report([tiny_bundle], tmp_path / "fitted.html")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_derm import steps
+from edge_derm import judging, steps
 from edge_derm.errors import ModelError, TargetError
 from edge_derm.sweep import driving, local, table
 from edge_derm.sweep.grid import read_grid
@@ -265,7 +265,7 @@ def test_a_cell_is_an_ordinary_train_export_bench_and_evaluate(grid, tmp_path):
     (row,) = record["runs"]
     assert run == out / "runs" / name / "run.json" and run.stat().st_mtime_ns == trained
     bundle = out / "cells" / f"{name}-float32" / "model.bundle"
-    judged = steps.evaluate(bundle, data="synthetic:48", seed=3)
+    judged = judging.evaluate(bundle, data="synthetic:48", seed=3)
     assert judged["part"] == row["part"] == "validation" and judged["images"] == row["images"]
     assert row["accuracy"] == judged["accuracy"]["value"] and row["ece"] == pytest.approx(
         judged["ece"]["value"]

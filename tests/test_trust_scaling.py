@@ -282,9 +282,9 @@ def test_calibration_never_looks_like_a_difference_between_float_and_deployed(
     labels.write_text("akiec\nbcc\nmel\nnv\n")
     (tmp_path / "float.tflite").write_bytes(tiny_float)
     steps.adopt(tmp_path / "float.tflite", parent, labels=labels)
-    before, _ = steps.verify(tiny_bundle, data=str(tmp_path / "images"), against=parent)
+    before, _ = judging.verify(tiny_bundle, data=str(tmp_path / "images"), against=parent)
     update_bundle(open_bundle(tiny_bundle), calibration=Calibration(shift=(4.0, 0.0, 0.0, -4.0)))
-    after, _ = steps.verify(tiny_bundle, data=str(tmp_path / "images"), against=parent)
+    after, _ = judging.verify(tiny_bundle, data=str(tmp_path / "images"), against=parent)
     assert after["agreement"]["xnnpack"] >= before["agreement"]["xnnpack"] - 0.1
     record = judging.calibrate(tiny_bundle, data=str(tmp_path / "images"), score="raps", by_class=True)
     json.dumps(record)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import files, steps
+from .. import files, judging, steps
 from ..data import open_dataset
 from . import options as shared
 
@@ -57,8 +57,8 @@ def demo(out: Path, variant: str, images: int, epochs: int, seed: int, json_file
     step(2, "exporting to int8")
     records.append(steps.export(run, bundle, recipe="int8"))
     step(3, "verifying against the float parent, on both kernel families")
-    verified, _ = steps.verify(bundle, data=data, against=run)
-    records += [verified, steps.evaluate(bundle, data=data, seed=seed)]
+    verified, _ = judging.verify(bundle, data=data, against=run)
+    records += [verified, judging.evaluate(bundle, data=data, seed=seed)]
     step(4, "measuring latency and memory")
     records.append(steps.bench(bundle))
     step(5, "writing the report")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import judging, steps
+from .. import judging
 from ..report.trust import short_of
 from . import options as shared
 
@@ -28,7 +28,7 @@ def verify(bundle: Path, json_file: str | None, **choices: Any) -> None:
     \b
     Example:  edge-derm verify d1.bundle --data images/ --against runs/d1
     """
-    record, failures = steps.verify(bundle, **choices)
+    record, failures = judging.verify(bundle, **choices)
     shared.emit(record, json_file, parity(record))
     if failures:
         raise failures
@@ -80,7 +80,7 @@ def evaluate(bundle: Path, json_file: str | None, **choices: Any) -> None:
     \b
     Example:  edge-derm evaluate d1.bundle --data images/ --positive mel --negative nv
     """
-    record = steps.evaluate(bundle, **choices)
+    record = judging.evaluate(bundle, **choices)
     shared.emit(record, json_file, figures(record))
 
 

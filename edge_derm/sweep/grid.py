@@ -79,6 +79,7 @@ TABLES: Mapping[str, Mapping[str, Rule]] = {
         "budget_min": _number(0, 1e6),
         "hold_out": _number(0, 0.9),
         "harden": _FLAG,
+        "attention": _FLAG,
     },
     "bench": {
         "targets": Rule(

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-from .. import files, steps
+from .. import files, judging, steps
 from ..data import open_dataset
 from ..errors import DataError, ModelError, TargetError
 from ..records import clean
@@ -105,7 +105,7 @@ def cell(task: Task) -> Mapping[str, Any]:
     seed, bundle = task.training.seed, folder / MODEL
     run = task.folder / RUNS / task.training.name
     exported = steps.export(run, bundle, recipe=task.recipe, data=task.data, seed=seed)
-    judged = steps.evaluate(bundle, data=task.data, seed=seed, **task.options.get("evaluate", {}))
+    judged = judging.evaluate(bundle, data=task.data, seed=seed, **task.options.get("evaluate", {}))
     measured = measure(bundle, task.options.get("bench", {}))
     trained = json.loads((run / "run.json").read_text(encoding="utf-8"))
     for name, record in {"export": exported, "evaluate": judged, "bench": measured}.items():
