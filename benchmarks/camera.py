@@ -149,7 +149,7 @@ def soak(bundle: Path, minutes: float) -> dict[str, Any]:
     def sample() -> None:
         begun = time.monotonic()
         while not done.wait(5.0):
-            samples.append((time.monotonic() - begun, sum(_pss(pid) for pid in _tree(os.getpid()))))
+            samples.append((time.monotonic() - begun, sum(_own_memory(pid) for pid in _tree(os.getpid()))))
             if samples[-1][0] > minutes * 60:
                 os.kill(os.getpid(), 2)
                 return
@@ -176,12 +176,13 @@ def _tree(pid: int) -> Iterator[int]:
         yield from _tree(int(child))
 
 
-def _pss(pid: int) -> int:
+def _own_memory(pid: int) -> int:
+    # Anonymous pages only: shared files are counted by how many others map them too, which is not ours to keep flat.
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
         return 0
-    return next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+    return next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
 
 
 @click.command(help=__doc__)

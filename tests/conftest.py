@@ -97,3 +97,18 @@ def tiny_bundle(tmp_path: Path, tiny_int8: bytes, tiny_images: np.ndarray) -> Pa
     manifest = describe_model(model).updated(recipe="int8", variant="d1", alpha=0.25, dilation={"dw1": 2})
     parts = {"golden.npz": ("golden", golden.make(model, tiny_images[:4]))}
     return write_bundle(tmp_path / "tiny.bundle", manifest, model=model, parts=parts).path
+
+
+@pytest.fixture(scope="session")
+def tree() -> Path:
+    """The arm64 tree, made by the product's own code where it is not in the cache yet."""
+    from edge_derm.errors import TargetError
+    from edge_derm.measure import arm64
+
+    try:
+        arm64.prepare()
+    except TargetError as error:
+        if error.code in ("arm64-tools", "debian-network", "wheels-network", "debian-tools"):
+            pytest.skip(str(error))
+        raise
+    return arm64.folder()

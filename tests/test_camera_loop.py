@@ -17,7 +17,7 @@ from edge_derm.camera import scenes
 from edge_derm.camera.frames import Frame
 from edge_derm.camera.loop import Answer, Loop
 from edge_derm.camera.sources import Broken, Lost
-from edge_derm.camera.worker import Worker
+from edge_derm.camera.worker import Inline, Worker
 from edge_derm.data import preprocess
 from edge_derm.runtime import Classifier, decision
 from edge_derm.runtime.decision import Prediction
@@ -194,12 +194,13 @@ def worker(tiny_bundle: Path) -> Iterator[Worker]:
 
 
 @pytest.mark.slow
-def test_the_worker_answers_what_the_classifier_answers(worker: Worker, tiny_bundle: Path) -> None:
+def test_worker_and_inline_answer_what_the_classifier_answers(worker: Worker, tiny_bundle: Path) -> None:
     classifier = Classifier.open(open_bundle(tiny_bundle))
     for number in range(5):
         pixels = preprocess(scenes.frame(50 * number), classifier.size_px, order="bgr")
-        found = worker.infer(pixels)
-        assert found and np.array_equal(found[0], classifier.predict(pixels)[0]) and found[1] > 0
+        for inference in (worker, Inline(open_bundle(tiny_bundle))):
+            found = inference.infer(pixels)
+            assert found and np.array_equal(found[0], classifier.predict(pixels)[0]) and found[1] > 0
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The family benchmark: rows with every figure, a front that nothing beats, and its page."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_derm.report import measuring
+from scripts_of import benchmark
 
 ROOT = Path(__file__).parent.parent
 
@@ -16,10 +16,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def family():
     """benchmarks/family.py as a module."""
-    spec = importlib.util.spec_from_file_location("family", ROOT / "benchmarks" / "family.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("family")
 
 
 def made(latency, accuracy, **more):

@@ -1,6 +1,5 @@
 """Peers and the environments they live in: the same scores, times in turn, and a reason for each that cannot run."""
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from edge_derm.data import preprocess
 from edge_derm.errors import TargetError
 from edge_derm.measure import elsewhere
 from edge_derm.runtime import Classifier
+from scripts_of import benchmark
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,10 +19,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def peers():
     """benchmarks/peers.py as a module."""
-    spec = importlib.util.spec_from_file_location("peers", ROOT / "benchmarks" / "peers.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("peers")
 
 
 @pytest.fixture

@@ -23,18 +23,6 @@ SAME = {"images": 4, "max_difference": 0.0, "unit": "LSB", "decisions_changed": 
 CLI = [sys.executable, "-c", "from edge_derm.cli import main; main()"]
 
 
-@pytest.fixture(scope="module")
-def tree():
-    """The prepared tree, made by the product's own code where it is not in the cache yet."""
-    try:
-        arm64.prepare()
-    except TargetError as error:
-        if error.code in ("arm64-tools", "debian-network", "wheels-network", "debian-tools"):
-            pytest.skip(str(error))
-        raise
-    return arm64.folder()
-
-
 def test_an_inference_costs_what_lies_between_its_marks_less_an_empty_pair():
     assert emulated.inferences([100, 107, 200, 307, 400, 517]) == (100, 110)
 

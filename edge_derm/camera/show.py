@@ -20,7 +20,7 @@ from edge_derm.camera.loop import Loop
 from edge_derm.camera.notify import Notifier
 from edge_derm.camera.sources import opener
 from edge_derm.camera.window import Window
-from edge_derm.camera.worker import Worker
+from edge_derm.camera.worker import Inline, Worker
 from edge_derm.errors import BackendError
 from edge_derm.runtime.classifier import decide_by
 
@@ -37,6 +37,7 @@ def show(
     threads: int = 1,
     backend: str = "litert",
     deadline_s: float = 1.0,
+    inline: bool = False,
     view_fps: float = 30.0,
     log: Path | None = None,
     log_limit_mb: float = 200.0,
@@ -49,6 +50,7 @@ def show(
         view: ``web``, ``window`` or ``none``.
         consent: a note of who agreed to keep pictures; with ``log``, keeps at most one a second.
         deadline_s: an inference that takes longer is given up and its process replaced.
+        inline: infer in this process instead, without a deadline.
 
     Raises:
         BundleError: the bundle must not be loaded. BackendError: ``inference``: it does not start.
@@ -57,8 +59,16 @@ def show(
     opened = open_bundle(bundle)
     open_source = opener(source, repeat=repeat)
     with contextlib.ExitStack() as closing:
-        worker = Worker(
-            opened.path, len(opened.manifest.labels), threads=threads, backend=backend, deadline_s=deadline_s
+        worker: Worker | Inline = (
+            Inline(opened, threads=threads, backend=backend)
+            if inline
+            else Worker(
+                opened.path,
+                len(opened.manifest.labels),
+                threads=threads,
+                backend=backend,
+                deadline_s=deadline_s,
+            )
         )
         closing.callback(worker.close)
         if not worker.wait():
@@ -110,7 +120,7 @@ def show(
 
 
 def _page(
-    loop: Loop, worker: Worker, watching: watch.Watch | None, about: dict[str, Any], **options: Any
+    loop: Loop, worker: Worker | Inline, watching: watch.Watch | None, about: dict[str, Any], **options: Any
 ) -> Any:
     try:
         from edge_derm.camera.web import Page

@@ -16,9 +16,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import TYPE_CHECKING, Callable, Sequence
 
 import numpy as np
+
+from edge_derm.errors import BackendError, EdgeDermError
+
+if TYPE_CHECKING:
+    from edge_derm.bundle import Bundle
+    from edge_derm.runtime import Classifier
 
 _HEAD = struct.Struct("<QI")
 _STEADY_ANSWERS = 100
@@ -173,6 +179,44 @@ class Worker:
                 pass
 
 
+class Inline:
+    """The same answers from this process: no deadline, and a crash of native code takes the loop along.
+
+    For where a child cannot be started, as under an emulator of another processor, and for one frame's latency at its least.
+    """
+
+    trouble: str | None = None
+    restarts = 0
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1, backend: str = "litert") -> None:
+        from edge_derm.runtime import Classifier
+
+        self._classifier = Classifier.open(bundle, threads=threads, backend=backend)
+
+    def wait(self) -> bool:
+        """True: the model is loaded."""
+        return True
+
+    def infer(self, pixels: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """As ``Worker.infer``; an engine's error is no answer, and ``trouble``."""
+        try:
+            p, spent_ms = _timed(self._classifier, pixels)
+        except BackendError as error:
+            self.trouble = str(error)
+            return None
+        self.trouble = None
+        return p, spent_ms
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def _timed(classifier: Classifier, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    begun = time.perf_counter()
+    p = classifier.predict(pixels)[0]
+    return p, (time.perf_counter() - begun) * 1e3
+
+
 def serve(bundle: str, *, threads: int, backend: str, kernels: str) -> None:
     """The child's life: load, say so, answer until standard input ends."""
     source, sink = os.dup(0), os.dup(1)
@@ -187,9 +231,7 @@ def serve(bundle: str, *, threads: int, backend: str, kernels: str) -> None:
         while head := requests.read(_HEAD.size):
             sequence, count = _HEAD.unpack(head)
             pixels = np.frombuffer(requests.read(count), np.uint8).reshape(shape)
-            begun = time.perf_counter()
-            p = classifier.predict(pixels)[0]
-            spent_ms = np.float32((time.perf_counter() - begun) * 1e3)
+            p, spent_ms = _timed(classifier, pixels)
             _write(
                 sink,
                 _HEAD.pack(sequence, 4 * (len(p) + 1)) + np.append(p, spent_ms).astype(np.float32).tobytes(),
@@ -203,8 +245,6 @@ def _write(handle: int, data: bytes) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Serve ``BUNDLE THREADS BACKEND KERNELS``; an error goes to standard error in one line."""
-    from edge_derm.errors import EdgeDermError
-
     bundle, threads, backend, kernels = arguments
     try:
         serve(bundle, threads=int(threads), backend=backend, kernels=kernels)

@@ -38,6 +38,11 @@ from . import options as shared
     "--deadline", "deadline_s", type=float, default=1.0, show_default=True, help="Seconds an answer may take."
 )
 @click.option(
+    "--inline",
+    is_flag=True,
+    help="Infer in this process: no deadline, no restart; for emulators and other places that cannot start a second one.",
+)
+@click.option(
     "--log",
     type=click.Path(path_type=Path),
     metavar="DIR",
