@@ -6,14 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge_derm import judging, steps
-from edge_derm.errors import ModelError, TargetError
+from edge_derm.errors import DataError, ModelError, TargetError
 from edge_derm.sweep import driving, local, table
+from edge_derm.sweep.cells import Outcome, Task, Training, failed
 from edge_derm.sweep.grid import read_grid
+from edge_derm.sweep.progress import Progress
+from edge_derm.sweep.shipping import Shipment, unpack
 from processes import children, wait_for
 
 HERE = Path(__file__).parent
@@ -164,6 +168,50 @@ def test_kill_9_of_the_driver_costs_nothing_that_was_finished(grid, tmp_path):
     assert len(journal(out)) <= 24 + 8 + 2 * 2  # each kill interrupted at most both workers
 
 
+def test_the_time_left_is_that_of_the_tasks_left():
+    """Two at a time; a training of four times the pixels takes four times as long."""
+    small_one, large = Training("d1", 0.25, 64, 0), Training("d1", 0.25, 128, 0)
+    tasks = [
+        Task(t, recipe, "", "", Path()) for t in (small_one, large) for recipe in (None, "int8", "float32")
+    ]
+    now, said = [0.0], []
+    progress = Progress(tasks, 4, said.append, clock=lambda: now[0])
+    cell = {"accuracy": 0.5, "bytes": 1000}
+    progress.tell(Outcome(small_one.name, 100, result={"validation_accuracy": 0.5}))
+    assert "left" not in said[-1]  # no cell has ended yet: nothing is known of them
+    now[0] = 55.0
+    progress.tell(Outcome(f"{small_one.name}-int8", 10, result=cell))
+    assert progress.left_s() == (400 + 10 + 10 + 10) / 2 and said[-1].endswith("about 4 min left")
+    progress.tell(failed(large.name, "code", "why"))
+    assert progress.left_s() == 3 * 10 / 2 and "failed: why" in said[-1]
+
+
+def test_a_shipment_arrives_whole_or_is_refused(tmp_path):
+    (tmp_path / "pictures" / "a").mkdir(parents=True)
+    (tmp_path / "pictures" / "a" / "1.png").write_bytes(b"one")
+    (tmp_path / "w.h5").write_bytes(b"weights")
+    sent = Shipment.of(tmp_path / "pictures", {"0.25": str(tmp_path / "w.h5")})
+    sent.arrive(tmp_path / "worker")
+    sent.arrive(tmp_path / "worker")  # a second thread, or a worker that came back
+    options = {"train": {"weights": {"0.25": str(tmp_path / "w.h5")}, "epochs": 3}}
+    task = Task(Training("d1", 0.25, 64, 0), None, str(tmp_path / "pictures"), "", Path(), options)
+    here = Shipment.localise(task, tmp_path / "worker" / sent.key)
+    assert (Path(here.data) / "a" / "1.png").read_bytes() == b"one" and Path(here.data).name == "pictures"
+    assert Path(here.options["train"]["weights"]["0.25"]).read_bytes() == b"weights"
+    assert here.options["train"]["epochs"] == 3 and str(tmp_path / "worker") in here.data
+    broken = replace(sent, parts={name: content + b"!" for name, content in sent.parts.items()})
+    with pytest.raises(DataError) as raised:
+        broken.arrive(tmp_path / "other")
+    assert raised.value.code == "shipment-broken" and not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/out", "a/../../out", "."])
+def test_nothing_that_is_sent_back_leaves_its_folder(tmp_path, name):
+    with pytest.raises(DataError) as raised:
+        unpack({name: b"x"}, tmp_path / "in")
+    assert raised.value.code == "shipment-path" and not (tmp_path / "in").exists()
+
+
 @pytest.fixture
 def scheduler(tmp_path):
     """A Dask scheduler in a process of its own, and a way to start workers for it."""
@@ -195,9 +243,10 @@ def scheduler(tmp_path):
     address = wait_for(
         lambda: address_file.exists() and json.loads(address_file.read_text() or "{}").get("address")
     )
-    yield address, lambda: start("dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny")
+    words = ["dask_worker", address, "--nthreads", "1", "--no-dashboard"]
+    yield address, lambda nanny="--no-nanny": start(*words, nanny)
     for process in reversed(started):
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(signal.SIGTERM)  # a nanny takes its worker with it
         process.wait()
 
 
@@ -215,6 +264,26 @@ def test_kill_9_of_a_dask_worker_costs_only_what_it_was_at(grid, tmp_path, sched
     assert rows(out) == rows(tmp_path / "undisturbed")
     assert all(journal(out).count(name) == 1 for name in kept)
     assert len(journal(out)) <= 24 + 8 + 2
+
+
+@pytest.mark.slow
+def test_what_fails_on_a_cluster_is_a_row_too(grid, tmp_path, scheduler):
+    address, add_worker = scheduler
+    add_worker("--nanny")
+    out = tmp_path / "out"
+    out.mkdir()
+    grid.write_text('variants = ["mobilenet", "d1"]\nrecipes = ["int8", "float32"]\n')
+    training, crash = "d1-a0.25-128px-s0", "mobilenet-a0.25-128px-s0-int8"
+    (out / f"fail-{training}").touch()
+    (out / f"crash-{crash}").touch()
+    record = small(grid, out, dask=address)
+    errors = {row["cell"]: row["error"] for row in record["runs"]}
+    assert errors == {
+        crash: "worker-died",
+        "mobilenet-a0.25-128px-s0-float32": None,
+        f"{training}-int8": "no-luck",
+        f"{training}-float32": "no-luck",
+    }
 
 
 @pytest.mark.slow

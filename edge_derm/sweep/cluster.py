@@ -37,43 +37,75 @@ def run(
 ) -> Generator[Outcome, None, None]:
     """Outcomes as they come; as ``local.run``, with the workers of the scheduler at ``address``.
 
+    When a worker dies, Dask blames every task that waited there as well as the one that killed it. So a task that was blamed
+    too often is tried once more when all others have ended, alone; what kills its workers then, has failed.
+
     Raises:
         TargetError: ``dask-unreachable``, ``dask-lost`` (the scheduler went away; what is finished stays finished).
     """
-    from distributed import Client, as_completed
+    from distributed import as_completed
 
-    with contextlib.ExitStack() as stack:
-        try:
-            client = stack.enter_context(Client(address, timeout=CONNECT_S, set_as_default=False))
-        except (OSError, ValueError, TimeoutError) as error:
-            raise TargetError(
-                f"--dask {address}: expected a Dask scheduler, got no answer ({' '.join(str(error).split())[:200]}): "
-                "start one with 'dask scheduler' and its workers with 'dask worker ADDRESS'",
-                code="dask-unreachable",
-            ) from error
+    with contextlib.closing(connect(address)) as client:
         if not client.scheduler_info(n_workers=-1)["workers"]:
             say(f"waiting for workers at {address}: start some with 'dask worker {address} --nthreads 1'")
         if shipment is not None:
             client.register_plugin(shipment.plugin())
-        futures: dict[Any, Task] = {}
-        by_name: dict[str, Any] = {}
-        for task in tasks:
-            before = by_name.get(str(task.after))
+
+        def submit(task: Task, before: Any) -> Any:
             if before is None and shipment is not None and task.after is not None:
                 before = pack(folder / RUNS / task.after)
-            future = client.submit(
-                perform, task, before, work, shipment and shipment.key, __version__, pure=False, retries=0
-            )
+            key = shipment and shipment.key
+            return client.submit(perform, task, before, work, key, __version__, pure=False)
+
+        futures: dict[Any, Task] = {}
+        trainings: dict[str, Any] = {}  # its future, then its failure if that is how it ended
+        blamed = []
+        for task in tasks:
+            future = submit(task, trainings.get(str(task.after)))
             futures[future] = task
-            by_name[task.name] = future
+            if task.recipe is None:
+                trainings[task.name] = future
         for future in as_completed(list(futures), loop=client.loop):
-            task = futures.pop(future)
-            yield told(future, task)
-            future.release()
+            task, outcome = futures[future], told(future, futures[future])
+            if outcome is None:
+                blamed.append(task)
+            else:
+                trainings[task.name] = outcome if outcome.error else None
+                yield outcome
+        for task in sorted(blamed, key=lambda task: task.recipe is not None):
+            future = submit(task, trainings.get(str(task.after)))
+            future.exception()  # waits for the end
+            outcome = told(future, task)
+            if outcome is None:
+                outcome = failed(task.name, "worker-died", f"{task.name}: {future.exception()}")
+            trainings[task.name] = outcome if outcome.error else None
+            yield outcome
 
 
-def told(future: Any, task: Task) -> Outcome:
-    """The outcome in a future; the failure of one whose workers died again and again."""
+def connect(address: str) -> Any:
+    """A client of the scheduler at ``address``.
+
+    Raises:
+        TargetError: ``dask-unreachable``.
+    """
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise TargetError(
+            f"--dask {address}: expected a Dask scheduler, got no answer ({' '.join(str(error).split())[:200]}): "
+            "start one with 'dask scheduler' and its workers with 'dask worker ADDRESS'",
+            code="dask-unreachable",
+        ) from error
+
+
+def told(future: Any, task: Task) -> Outcome | None:
+    """The outcome in a future that ended; None when its workers died again and again.
+
+    Raises:
+        TargetError: ``dask-lost``.
+    """
     if future.status == "finished":
         return future.result()
     if future.status != "error":
@@ -82,7 +114,7 @@ def told(future: Any, task: Task) -> Outcome:
             "finished cells stay finished",
             code="dask-lost",
         )
-    return failed(task.name, "worker-died", f"{task.name}: {future.exception()}")
+    return None
 
 
 def perform(

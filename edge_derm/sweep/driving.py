@@ -76,7 +76,7 @@ def sweep(
         settle(out / STATE, identity)
         rows = {cell.name: finished(out / CELLS / cell.name) for cell in grid.cells()}
         tasks = plan(grid, rows, spec, digests, out.resolve(), threads)
-        progress = Progress(tasks, workers if dask is None else 1, len(rows), say)
+        progress = Progress(tasks, len(rows), say)
         if dask is None:
             outcomes = local.run(tasks, folder=out.resolve(), workers=workers, work=work)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Callable, Sequence
 
 from .cells import Outcome, Task
@@ -10,16 +11,23 @@ from .cells import Outcome, Task
 class Progress:
     """Says a line for each task that ends.
 
-    The time left is that of the tasks left: trainings at the speed of those that ended (a training's work goes with its
-    pixels and its width), cells at the mean of those that ended.
+    The time left is that of the tasks left (trainings at the speed of those that ended, by pixels and width; cells at the mean
+    of those that ended), divided by how many tasks were under way at a time so far.
     """
 
-    def __init__(self, tasks: Sequence[Task], workers: int, cells: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        cells: int,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._left = {task.name: task for task in tasks}
-        self._workers, self._cells, self._say = workers, cells, say
+        self._cells, self._say, self._clock = cells, say, clock
         self._done = cells - sum(task.recipe is not None for task in tasks)
         self._spent = {True: 0.0, False: 0.0}  # seconds, by whether it was a training
         self._work = {True: 0.0, False: 0.0}
+        self._busy, self._started = 0.0, clock()
         if self._done:
             say(f"{self._done} of {cells} cells are done already")
 
@@ -27,6 +35,7 @@ class Progress:
         """Count a task that ended and say so."""
         task = self._left.pop(outcome.name)
         self._done += task.recipe is not None
+        self._busy += outcome.seconds
         if outcome.error is None:
             self._spent[task.recipe is None] += outcome.seconds
             self._work[task.recipe is None] += work(task)
@@ -43,7 +52,7 @@ class Progress:
             if left and not self._work[training]:
                 return None
             total += left and left * self._spent[training] / self._work[training]
-        return total / self._workers
+        return total * (self._clock() - self._started) / self._busy if self._busy else None
 
 
 def work(task: Task) -> float:
@@ -55,7 +64,8 @@ def ended(task: Task, outcome: Outcome) -> str:
     """What came out."""
     assert outcome.result is not None
     if task.recipe is None:
-        return f"trained in {duration(outcome.seconds)}, validation accuracy {outcome.result['validation_accuracy']:.3f}"
+        accuracy = outcome.result["validation_accuracy"]
+        return f"trained in {duration(outcome.seconds)}, validation accuracy {accuracy:.3f}"
     return f"accuracy {outcome.result['accuracy']:.3f}, {outcome.result['bytes']:,} bytes"
 
 

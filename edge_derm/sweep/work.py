@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -99,6 +100,7 @@ def cell(task: Task) -> Mapping[str, Any]:
     row = finished(folder)
     if row is not None:
         return row
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed worker left half-way
     interface.forget()
     started = time.monotonic()
     assert task.recipe is not None
