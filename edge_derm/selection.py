@@ -9,7 +9,8 @@ from typing import Any, Sequence
 import numpy as np
 
 from .bundle import Provenance
-from .data import Dataset, open_dataset, split
+from .data import Dataset, open_dataset
+from .data.split import again
 from .errors import DataError
 
 
@@ -107,5 +108,4 @@ def recorded_parts(dataset: Dataset, provenance: Provenance | None) -> dict[str,
     """The parts of the split a model was trained with, if ``dataset`` is what it was trained on; else none."""
     if provenance is None or provenance.split is None or provenance.data_digest != dataset.digest:
         return {}
-    recorded = provenance.split
-    return dict(split(dataset, seed=recorded["seed"], fractions=recorded["fractions"]).parts)
+    return dict(again(dataset, provenance.split).parts)

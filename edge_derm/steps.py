@@ -30,6 +30,7 @@ from .bundle import (
 )
 from .bundle import onnx
 from .data import PREPROCESSING, preprocess, read_image, split
+from .data.split import again
 from .errors import BackendError, BundleError, DataError, ModelError
 from .runtime import Classifier, Prediction, golden, load_engine
 from .runtime.measures import measures
@@ -89,12 +90,19 @@ def adopt(
     return {**inspect(bundle.path), "record": "adopt"}
 
 
-def train(data: str, out: Path, *, seed: int = 0, **choices: Any) -> dict[str, Any]:
-    """Train on a data set; see ``modeling.training`` for the choices. An interrupted run folder is resumed."""
+def train(data: str, out: Path, *, seed: int = 0, plane: int | None = None, **choices: Any) -> dict[str, Any]:
+    """Train on a data set; see ``modeling.training`` for the choices. An interrupted run folder is resumed.
+
+    Args:
+        plane: steps between two points of the path over the information plane; None records none.
+    """
     from .modeling import training
+    from .modeling.plane import Recorder
+    from .trust import infoplane
 
     dataset = select(data, seed=seed).dataset
-    return training.run(dataset, out, seed=seed, callbacks=[tell_epoch], **choices)
+    watchers = [] if plane is None else [Recorder(out, plane, infoplane.describe)]
+    return training.run(dataset, out, seed=seed, callbacks=[tell_epoch], watchers=watchers, **choices)
 
 
 def tell_epoch(state: Any, model: Any) -> None:
@@ -128,8 +136,7 @@ def compress(
         )
     dataset = select(spec, seed=seed, labels=run["classes"]).dataset
     same = run["data"]["digest"] == dataset.digest
-    recorded: dict[str, Any] = run["data"]["split"] if same else {"seed": seed, "fractions": None}
-    parts = split(dataset, seed=recorded["seed"], fractions=recorded["fractions"])
+    parts = again(dataset, run["data"]["split"]) if same else split(dataset, seed=seed)
     settings = tuning.Settings(seed=seed, **choices)
     return tuning.compress(model, run, dataset, parts, settings, out, callbacks=[tell_epoch])
 

@@ -55,6 +55,19 @@ from . import options as shared
     metavar="SHARE",
     help="Keep this share of the lesions out of everything, to judge the model on (--part test).",
 )
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Train on this share of the training lesions only (infoplane: how many images a class still needs).",
+)
+@click.option(
+    "--plane",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Record the path over the information plane every so many steps (plane.json; see infoplane).",
+)
 @click.option("--harden", is_flag=True, help="Train against universal perturbations (see docs/audit.md).")
 @shared.seed_option
 @shared.out_option("The run folder; an interrupted one is resumed.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Mapping
 
 import numpy as np
 
@@ -23,6 +23,43 @@ class Split:
     seed: int
     fractions: Mapping[str, float]
     digest: str
+    share: float = 1.0  # of the lesions of the part ``train`` that are used
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """What a record keeps of it: enough to make it again with ``again``."""
+        made = {"seed": self.seed, "digest": self.digest, "fractions": dict(self.fractions)}
+        return made if self.share == 1 else {**made, "share": self.share}
+
+
+def again(dataset: Dataset, recipe: Mapping[str, Any]) -> Split:
+    """The split that ``Split.recipe`` tells of, of the same data."""
+    made = split(dataset, seed=recipe["seed"], fractions=recipe["fractions"])
+    return thin(dataset, made, recipe.get("share", 1.0))
+
+
+def thin(dataset: Dataset, parts: Split, share: float) -> Split:
+    """Use a share of the training part only: whole lesions, at least one of each class; smaller shares lie inside larger ones.
+
+    The other parts stay as they are, so models trained on different shares are judged on the same images.
+    """
+    if share == 1:
+        return parts
+    if not 0 < share < 1:
+        raise DataError(
+            f"share of the training images: expected above 0, at most 1, got {share}", code="split-share"
+        )
+    chosen: list[int] = []
+    train = parts.parts["train"]
+    targets = dataset.targets(train)
+    for label in range(len(dataset.labels)):
+        mine = train[targets == label]
+        groups = sorted({dataset.samples[i].group for i in mine})
+        order = np.random.default_rng(label).permutation(len(groups))
+        taken = {groups[i] for i in order[: max(1, round(share * len(groups)))]}
+        chosen += [int(i) for i in mine if dataset.samples[i].group in taken]
+    thinned = {**parts.parts, "train": np.array(sorted(chosen), dtype=np.int64)}
+    return replace(parts, parts=thinned, digest=_digest(dataset, thinned), share=share)
 
 
 def split(dataset: Dataset, *, seed: int, fractions: Mapping[str, float] | None = None) -> Split:

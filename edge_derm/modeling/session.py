@@ -7,7 +7,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -22,6 +22,9 @@ from edge_derm.modeling.normalising import trained_twin
 from edge_derm.modeling.recipe import STORED, TrainConfig
 
 WORKERS, AHEAD = 2, 4  # threads that prepare batches, and how many batches they keep ready
+
+# Called after each step with the steps done so far and the session; it looks and changes nothing.
+Watcher = Callable[[int, "Session"], None]
 
 
 class Session:
@@ -52,6 +55,7 @@ class Session:
             hardening.Bank(self.judged, zeta=config.harden, seed=config.seed) if config.harden else None
         )
         self.step = tf.function(self._step)
+        self.watchers: Sequence[Watcher] = ()
         self.deadline = math.inf  # on ``time.monotonic``'s clock
 
     def fresh(self) -> State:
@@ -93,6 +97,8 @@ class Session:
                     tf.constant(which),
                 )
             )
+            for look in self.watchers:
+                look(done + 1, self)
             if time.monotonic() > self.deadline:
                 break
         loss = float(np.mean([value.numpy() for value in losses]))

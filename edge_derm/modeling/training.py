@@ -23,12 +23,12 @@ import keras
 import numpy as np
 
 from edge_derm.data import Dataset, Split, split
-from edge_derm.data.split import DEFAULT_FRACTIONS
+from edge_derm.data.split import DEFAULT_FRACTIONS, thin
 from edge_derm.errors import ModelError
 from edge_derm.modeling import hardening, recipe, runs, stages
 from edge_derm.modeling.checkpoint import State, read_state, write_state
 from edge_derm.modeling.recipe import TrainConfig
-from edge_derm.modeling.session import Session
+from edge_derm.modeling.session import Session, Watcher
 
 Trained = TypeVar("Trained", bound="Session")
 
@@ -53,13 +53,16 @@ def run(
     hold_out: float | None = None,
     attention: bool = False,
     harden: bool = False,
+    share: float = 1.0,
     callbacks: Sequence[Callback] = (),
+    watchers: Sequence[Watcher] = (),
 ) -> dict[str, Any]:
     """``train`` with the recipe's defaults for whatever is None, on the default split. See ``train``.
 
     Args:
         hold_out: share of the lesions that neither trains nor chooses anything: the part ``test`` of the recorded split.
         harden: train against universal perturbations (``modeling.hardening``).
+        share: of the training lesions; the images that models are judged on stay the same.
     """
     config = TrainConfig(
         variant=variant if dilation is None else "custom",
@@ -81,19 +84,26 @@ def run(
     shares = (
         DEFAULT_FRACTIONS
         if not hold_out
-        else {**{name: share * (1 - hold_out) for name, share in DEFAULT_FRACTIONS.items()}, "test": hold_out}
+        else {**{name: whole * (1 - hold_out) for name, whole in DEFAULT_FRACTIONS.items()}, "test": hold_out}
     )
-    return train(dataset, split(dataset, seed=seed, fractions=shares), config, out, callbacks=callbacks)
+    parts = thin(dataset, split(dataset, seed=seed, fractions=shares), share)
+    return train(dataset, parts, config, out, callbacks=callbacks, watchers=watchers)
 
 
 def train(
-    dataset: Dataset, parts: Split, config: TrainConfig, out: Path, *, callbacks: Sequence[Callback] = ()
+    dataset: Dataset,
+    parts: Split,
+    config: TrainConfig,
+    out: Path,
+    *,
+    callbacks: Sequence[Callback] = (),
+    watchers: Sequence[Watcher] = (),
 ) -> dict[str, Any]:
     """Train, or go on with, a run; write ``model.keras``, ``run.json`` and ``history.csv`` to ``out``; return the record.
 
     Args:
         parts: needs ``train`` and ``validation``.
-        callbacks: called after every epoch.
+        callbacks: called after every epoch. watchers: after every step.
 
     Raises:
         ModelError: ``run-differs`` (the folder holds another run), ``variant-…``, ``weights-…``, ``training-diverged``.
@@ -104,7 +114,12 @@ def train(
     def told(state: State, session: Session) -> dict[str, Any]:
         return _record(dataset, parts, config, state, session.labels, identity)
 
-    return carry_out(out, identity, lambda: Session(dataset, parts, config), told, callbacks=callbacks)
+    def make() -> Session:
+        session = Session(dataset, parts, config)
+        session.watchers = watchers
+        return session
+
+    return carry_out(out, identity, make, told, callbacks=callbacks)
 
 
 def carry_out(
@@ -196,7 +211,7 @@ def _record(
             "images": len(dataset),
             "counts": dict(zip(labels, np.bincount(dataset.targets(), minlength=len(labels)).tolist())),
             "parts": {name: len(members) for name, members in parts.parts.items()},
-            "split": {"seed": parts.seed, "digest": parts.digest, "fractions": dict(parts.fractions)},
+            "split": parts.recipe,
             "problems": len(dataset.problems),
         },
         "seed": config.seed,

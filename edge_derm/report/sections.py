@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
-from edge_derm.report import audits, charts, measuring, sweeps, trust
+from edge_derm.report import audits, charts, measuring, plane, sweeps, trust
 from edge_derm.report.markup import facts, interval, pair, section, table, text, tiles
 
 Record = Mapping[str, Any]
@@ -357,4 +357,5 @@ SECTIONS: Mapping[str, Callable[[Record], str]] = {
     "sweep": sweeps.sweep,
     "calibrate": trust.calibration,
     "uncertainty": trust.uncertainty,
+    "infoplane": plane.plane,
 }
