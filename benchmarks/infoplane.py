@@ -7,15 +7,17 @@ A training cell trains one candidate (``infoplane_cells.CANDIDATES``: variant ×
 the default recipe, at 48 px for six epochs on half of the training lesions (one core, half a minute), a fifth of the lesions held
 out. It keeps the scores on the validation images after every epoch, and on the held-out ones at the end. A file cell exports its
 int8 files, with two ways of rounding, and keeps theirs. Cells that are there are not made again; ``--cells 4`` makes four and ends.
-``--json`` judges the cells that are there. What is committed holds figures, no scores and no weights.
+``--json`` judges the cells that are there; a second process with ``--backwards`` shares the work. What is committed holds figures, no scores and no weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import numpy as np
 from infoplane_cells import (
@@ -29,7 +31,6 @@ from infoplane_cells import (
     jobs,
     remembered,
 )
-from scipy.stats import kendalltau
 
 from edge_derm import choosing, files
 from edge_derm.data import Dataset
@@ -131,15 +132,16 @@ def ranking(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def tau(one: np.ndarray, other: np.ndarray) -> float:
-    """Kendall's tau-b."""
-    return float(kendalltau(one, other).statistic)
+    """Kendall's tau-b: pairs in the same order less pairs in the other, over all that are not tied (NaN: all are)."""
+    first, second = (np.sign(values[:, None] - values) for values in (one, other))
+    ordered = np.sqrt((first**2).sum() * (second**2).sum())
+    return float((first * second).sum() / ordered) if ordered else float("nan")
 
 
 def resampled(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Tau of 1000 draws of the candidates, float64 [1000]; not a number where a draw has no order."""
     rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(one), (1000, len(one)))
-    return np.array([tau(one[i], other[i]) for i in picks])
+    return np.array([tau(one[i], other[i]) for i in rng.integers(0, len(one), (1000, len(one)))])
 
 
 def spread(value: float, drawn: np.ndarray) -> dict[str, Any]:
@@ -202,6 +204,18 @@ def survey(data: str, work: Path) -> dict[str, Any] | None:
     return {key: found[key] for key in ("part", "images", "h_y", "points", "classes", "starts")}
 
 
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether no other process works on this cell; its claim ends with it, however it ends."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -220,9 +234,10 @@ def main() -> None:
     missing = jobs(dataset, given.weights, given.work)
     order = missing[::-1] if given.backwards else missing
     for name, job in order[: given.cells]:
-        if not (given.work / name).is_file():  # another process may have made it
-            job()
-            print(name, flush=True)
+        with claimed(given.work / f"{name}.lock") as mine:
+            if mine and not (given.work / name).is_file():
+                job()
+                print(name, flush=True)
     if given.json:
         files.write_json(given.json, clean(judge(dataset, given.work)))
 

@@ -1,8 +1,11 @@
 """The information plane: exact on cases written out, equal to independent estimators, honest about chance and about few images."""
 
+import importlib.util
 import json
 import math
+import sys
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy as scipy_entropy
+from scipy.stats import kendalltau
 from sklearn.metrics import mutual_info_score
 from sklearn.metrics.cluster import expected_mutual_information
 from sklearn.metrics.cluster._supervised import contingency_matrix
@@ -21,6 +25,7 @@ from edge_derm.runtime import Classifier
 from edge_derm.trust import infoplane
 from edge_derm.trust.intervals import jackknife
 
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TEN = np.arange(1000) % 10  # ten balanced classes
 
 
@@ -208,6 +213,23 @@ def test_the_other_start_catches_up_where_its_path_reaches_the_first_epoch_of_th
     assert choosing.caught_up(leader, [row(10, 0.1), row(20, 0.4), row(30, 0.5)]) == 3.0
     assert choosing.caught_up(leader, [row(10, 0.1)]) is None
     assert choosing.caught_up(None, leader) is None
+
+
+def test_the_studys_rank_correlation_is_scipys_and_knows_ties():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        spec = importlib.util.spec_from_file_location("infoplane_study", BENCHMARKS / "infoplane.py")
+        study = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(study)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        a, b = rng.integers(0, 8, (2, 12))
+        assert study.tau(a, b) == pytest.approx(kendalltau(a, b).statistic, abs=1e-12)
+    assert math.isnan(study.tau(np.zeros(5), np.arange(5)))
+    names = [candidate.name for candidate in (*study.CANDIDATES, *study.SHARES)]
+    assert len(set(names)) == len(names) and len(study.CANDIDATES) >= 12
 
 
 def run_command(capsys, *arguments):
