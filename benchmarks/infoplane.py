@@ -6,8 +6,9 @@
 A training cell trains one candidate (``infoplane_cells.CANDIDATES``: variant × width × learning rate × augmentation × start) with
 the default recipe, at 48 px for six epochs on half of the training lesions (one core, half a minute), a fifth of the lesions held
 out. It keeps the scores on the validation images after every epoch, and on the held-out ones at the end. A file cell exports its
-int8 files, with two ways of rounding, and keeps theirs. Cells that are there are not made again; ``--cells 4`` makes four and ends.
-``--json`` judges the cells that are there; a second process with ``--backwards`` shares the work. What is committed holds figures, no scores and no weights.
+int8 files, with two ways of rounding, and keeps theirs. Cells that are there are not made again; ``--cells 4`` makes four and ends;
+a second process with ``--backwards`` shares the work. ``--json`` judges the cells that are there. What is committed holds figures,
+no scores and no weights.
 """
 
 from __future__ import annotations
