@@ -32,7 +32,10 @@ COMMANDS = {
     "uncertainty": ("uncertainty", "Which measure finds wrong answers and foreign images."),
     "sweep": ("sweep", "A grid of variants, widths, sizes, recipes and seeds, here or on a Dask cluster."),
     "audit": ("audit", "Universal adversarial perturbations, on the float model and on the deployed file."),
-    "infoplane": ("infoplane", "Information plane: rank models, and say how many images a class still needs."),
+    "infoplane": (
+        "infoplane",
+        "Information plane: rank models, and say how many images a class still needs.",
+    ),
     "bench": ("bench", "Latency and memory."),
     "targets": ("targets", "Where a model can be measured from here, and what is missing."),
     "sbom": ("deploy", "What a release is made of (CycloneDX), into the bundle."),
