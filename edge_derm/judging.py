@@ -16,8 +16,10 @@ from .bundle import Bundle, Calibration, open_bundle, update_bundle
 from .bundle.fields import plain
 from .bundle.manifest import loads
 from .data.skin import tone, typology_angles
-from .errors import BundleError, DataError
+from .errors import BundleError, DataError, ModelError
 from .runtime import Classifier
+from .runtime import known
+from .runtime.features import Features
 from .selection import Selection, recorded_parts, select
 from .steps import check_same_labels
 
@@ -173,6 +175,7 @@ def calibrate(
     score: str = "lac",
     by_class: bool = False,
     move_decisions: bool = False,
+    strange: float = 0.05,
     part: str = "auto",
     dry_run: bool = False,
     seed: int = 0,
@@ -183,6 +186,7 @@ def calibrate(
 
     Args:
         move_decisions: name the most probable class, not the network's own answer (with ``vector`` always so).
+        strange: share of images of the kind it was calibrated on that may be called foreign; 0 leaves that out.
     """
     from .trust import calibrating
 
@@ -190,7 +194,8 @@ def calibrate(
     wanted = calibrating.Wanted(scaling, score, by_class, miscoverage, risk, doubt or None, move_decisions)
     chosen = calibration_images(bundle, data, part)
     classifier = Classifier.open(bundle)
-    raw = classifier.raw(chosen.pixels(bundle.manifest.input.size_px))
+    pixels = chosen.pixels(bundle.manifest.input.size_px)
+    raw = classifier.raw(pixels)
     fit, figures = calibrating.calibrate(
         classifier.logits(raw),
         classifier.temper(raw, None),
@@ -213,8 +218,10 @@ def calibrate(
         **wanted.sets,
     )
     signed = not dry_run and (bundle.path / "signature.json").exists()
+    stored = remember(bundle, chosen, pixels, strange=strange, seed=seed) if strange else None
     if not dry_run:
-        update_bundle(bundle, **fitted, calibration=None if rest == Calibration() else rest)
+        parts = {} if stored is None else {"parts": {known.PART: (known.ROLE, stored.dumps())}}
+        update_bundle(bundle, **fitted, calibration=None if rest == Calibration() else rest, **parts)
     return {
         "record": "calibrate",
         "bundle": str(path),
@@ -228,6 +235,11 @@ def calibrate(
         "doubt": doubt,
         "score": score,
         "signature_removed": signed,
+        "foreign": (
+            None
+            if stored is None
+            else {"known_images": len(stored.stored), "threshold": stored.threshold, "share": strange}
+        ),
         **fitted,
         "class_quantiles": fit.class_quantiles,
         "scale": fit.scaling.scale,
@@ -265,6 +277,32 @@ def accept(path: Path, *, record: Path) -> dict[str, Any]:
     rest = None if checked.calibration == Calibration() else checked.calibration
     update_bundle(bundle, **{name: getattr(checked, name) for name in names}, calibration=rest)
     return {**found, "bundle": str(path), "dry_run": False, "signature_removed": signed}
+
+
+def remember(
+    bundle: Bundle, chosen: Selection, pixels: np.ndarray, *, strange: float, seed: int
+) -> known.Known | None:
+    """What the model knows, from images it was trained on (half of the lesions, of other data); the rest sets the threshold.
+
+    None for a model without a classifier layer to take features from.
+    """
+    from .trust import fitting
+
+    try:
+        features = Features(bundle)
+    except ModelError:
+        return None
+    own = features.of(pixels)
+    trained_on = recorded_parts(chosen.dataset, bundle.manifest.provenance).get("train")
+    if trained_on is not None and chosen.part == "validation":
+        sample = replace(chosen, indices=trained_on).sample(known.IMAGES, seed=seed)
+        bank, judged = features.of(sample.pixels(bundle.manifest.input.size_px)), own
+    else:
+        first, second = fitting.halves(chosen.groups, seed=seed)
+        bank, judged = own[first][: known.IMAGES], own[second]
+    stored = known.remember(bank)
+    limit = fitting.quantile(stored.distances(judged), miscoverage=strange, everything=2.0)
+    return replace(stored, threshold=limit)
 
 
 def calibration_images(bundle: Bundle, data: str, part: str) -> Selection:

@@ -33,6 +33,7 @@ from .data import PREPROCESSING, preprocess, read_image, split
 from .data.split import again
 from .errors import BackendError, BundleError, DataError, ModelError
 from .runtime import Classifier, Prediction, golden, load_engine
+from .runtime.features import Foreign
 from .runtime.measures import measures
 from .runtime.sampling import Sampler, Sampling
 from .selection import select
@@ -217,10 +218,15 @@ def predict(
         mc, tta, ensemble: passes under dropout, views, further bundles; the decision is then the mean's.
     """
     if not mc and not tta and not ensemble:
-        classifier = Classifier.open(path, backend=backend, threads=threads)
-        return [
-            _predicted(image, classifier.classify([read_image(image)])[0], {}, 1, seed) for image in images
-        ]
+        bundle = open_bundle(path)
+        classifier = Classifier.open(bundle, backend=backend, threads=threads)
+        foreign = Foreign(bundle) if backend == "litert" else None
+        records = []
+        for image in images:
+            pixels = preprocess(read_image(image), classifier.size_px)[np.newaxis]
+            decided = classifier.decide(classifier.predict(pixels))[0]
+            records.append(_predicted(image, decided, {}, 1, seed, foreign, pixels))
+        return records
     if backend != "litert":
         raise BackendError(
             f"--mc, --tta and --ensemble: expected the backend litert, got {backend}", code="backend-sampling"
@@ -228,18 +234,27 @@ def predict(
     sampler = Sampler(
         [open_bundle(p) for p in (path, *ensemble)], Sampling(mc, tta, dropout, seed=seed), threads=threads
     )
+    foreign = Foreign(open_bundle(path))
     records = []
     for image in images:
-        passes = sampler.sample(preprocess(read_image(image), sampler.first.size_px)[np.newaxis])
+        pixels = preprocess(read_image(image), sampler.first.size_px)[np.newaxis]
+        passes = sampler.sample(pixels)
         told = {name: float(value[0]) for name, value in measures(passes).items()}
         decided = sampler.first.decide(passes.mean(axis=0, dtype=np.float64))[0]
-        records.append(_predicted(image, decided, told, len(passes), seed))
+        records.append(_predicted(image, decided, told, len(passes), seed, foreign, pixels))
     return records
 
 
 def _predicted(
-    image: Path, decided: Prediction, told: dict[str, float], passes: int, seed: int
+    image: Path,
+    decided: Prediction,
+    told: dict[str, float],
+    passes: int,
+    seed: int,
+    foreign: Foreign | None,
+    pixels: np.ndarray,
 ) -> dict[str, Any]:
+    distance = None if foreign is None else foreign.distance(pixels)
     return {
         "record": "predict",
         "image": str(image),
@@ -254,6 +269,8 @@ def _predicted(
         "seed": seed if told else None,
         "prediction_set": decided.prediction_set,
         "abstained": decided.abstained,
+        "distance": distance,
+        "foreign": None if foreign is None or distance is None else foreign.is_foreign(distance),
     }
 
 

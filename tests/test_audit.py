@@ -234,7 +234,7 @@ def test_the_command_audits_a_run_on_every_place_it_may_be_deployed_to(trained, 
 
 
 @pytest.mark.slow
-def test_the_command_audits_a_bundle_with_its_parent_and_refuses_one_without(trained, tmp_path):
+def test_the_command_audits_a_bundle_with_its_parent_or_alone(trained, tmp_path):
     run, bundle = trained
     gate = tmp_path / "gate.toml"
     gate.write_text("min_accuracy = 1.1\n")
@@ -245,7 +245,14 @@ def test_the_command_audits_a_bundle_with_its_parent_and_refuses_one_without(tra
     assert json.loads(out)["passed"] is False and json.loads(out)["channels"] is None
     wheres = [row["where"] for row in json.loads(out)["rows"]]
     assert wheres == ["keras", "keras", "int8-xnnpack", "int8-xnnpack", "int8-reference", "int8-reference"]
-    status, _, err = edge_derm("audit", bundle, *QUICK)
-    assert status == 1 and "--against" in err and err.count("\n") == 1
+    status, out, err = edge_derm("audit", bundle, *QUICK, "--norm", "2", "--rows-only", "--json", "-")
+    alone = json.loads(out)
+    assert status == 0 and {row["where"] for row in alone["rows"]} == {
+        "twin",
+        "int8-xnnpack",
+        "int8-reference",
+    }
+    assert alone["twin_agreement"]["value"] > 0.8 and "no float parent" in alone["notes"][0]
+    assert all(row["size"] <= row["radius"] for row in alone["rows"])
     status, _, err = edge_derm("audit", run, "--data", "synthetic:160", "--target-class", "wart")
     assert status == 1 and "wart" in err and err.count("\n") == 1

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_derm import doubting
+from edge_derm import doubting, judging, steps
 from edge_derm.bundle import Dropout, open_bundle, update_bundle
-from edge_derm.errors import DataError
-from edge_derm.runtime import Classifier
+from edge_derm.errors import BundleError, DataError
+from edge_derm.runtime import Classifier, known
 from edge_derm.runtime.features import Features
 from edge_derm.runtime.measures import measures
 from edge_derm.runtime.sampling import Sampling
@@ -160,3 +160,51 @@ def test_each_way_is_what_was_asked_for():
     assert {name: (way.mc, way.tta) for name, way in ways.items()} == {
         "plain": (0, 0), "mc": (8, 0), "tta": (0, 4), "mc_tta": (8, 4),
     }  # fmt: skip
+
+
+def test_what_is_known_survives_eight_bits_and_the_bundle(tiny_bundle):
+    rng = np.random.default_rng(0)
+    features = np.abs(rng.normal(size=(300, 16))) + 0.1
+    stored = known.remember(features, 0.25)
+    new = np.abs(rng.normal(size=(50, 16)))
+    exact = known.neighbours(new, known.unit(features))
+    np.testing.assert_allclose(stored.distances(new), exact, atol=0.02)
+    update_bundle(open_bundle(tiny_bundle), parts={known.PART: (known.ROLE, stored.dumps())})
+    again = known.Known.of(open_bundle(tiny_bundle))
+    np.testing.assert_array_equal(again.distances(new), stored.distances(new))
+    assert again.threshold == 0.25 and len(stored.dumps()) < 300 * 16 + 2000
+    with pytest.raises(BundleError) as caught:
+        again.distances(new[:, :5])
+    assert caught.value.code == "known-broken"
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"no npz at all"])
+def test_a_broken_list_of_what_is_known_is_refused_by_name(tiny_bundle, data):
+    update_bundle(open_bundle(tiny_bundle), parts={known.PART: (known.ROLE, data)})
+    with pytest.raises(BundleError) as caught:
+        known.Known.of(open_bundle(tiny_bundle))
+    assert caught.value.code == "known-broken"
+
+
+def test_predict_calls_an_image_foreign_that_is_far_from_all_it_was_calibrated_on(tiny_bundle, tmp_path):
+    """Blobs of one kind are known; a chessboard is not, and a bundle that was never calibrated says nothing."""
+    rng = np.random.default_rng(1)
+    for label in ("akiec", "bcc", "mel", "nv"):
+        (tmp_path / "own" / label).mkdir(parents=True)
+        for i in range(20):
+            picture = np.full((32, 32, 3), 150, np.uint8)
+            cv2.circle(picture, (16, 16), int(rng.integers(4, 12)), (90, 60, 40), -1)
+            noisy = np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / "own" / label / f"{i}.png"), noisy)
+    board = (np.indices((32, 32)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "board.png"), np.stack([board, 255 - board, board], axis=-1))
+    own = sorted((tmp_path / "own").rglob("*.png"))
+    before = steps.predict(tiny_bundle, [tmp_path / "board.png"])[0]
+    assert before["foreign"] is None and before["distance"] is None
+    record = judging.calibrate(tiny_bundle, data=str(tmp_path / "own"), strange=0.05)
+    assert record["foreign"]["known_images"] == 40
+    told = steps.predict(tiny_bundle, [tmp_path / "board.png", *own])
+    assert told[0]["foreign"] and told[0]["distance"] > record["foreign"]["threshold"]
+    assert np.mean([row["foreign"] for row in told[1:]]) <= 0.15
+    views = steps.predict(tiny_bundle, [tmp_path / "board.png"], tta=8)[0]
+    assert views["foreign"] and views["distance"] == told[0]["distance"]

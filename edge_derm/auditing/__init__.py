@@ -6,12 +6,15 @@ import math
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
+import numpy as np
+
 from .. import steps
 from ..errors import DataError
 from ..trust import audit as figures
 from ..trust import parity
+from ..trust.intervals import proportion
 from .material import Material, choose, craft, gather, label_index, save
-from .subject import Subject, open_subject
+from .subject import TWIN, Subject, deployed_place, open_subject
 from .surroundings import surroundings
 
 __all__ = [
@@ -53,7 +56,8 @@ def audit(
     """Craft universal perturbations and replay them wherever the model runs; the record, and the gate's failure.
 
     Args:
-        path: a run folder (its files are made here) or a bundle, whose float parent is then ``against``.
+        path: a run folder (its files are made here) or a bundle, whose float parent is then ``against``; without one the
+            gradient is that of the file itself, its weights read back as real numbers (``modeling.surrogate``).
         proxy: images of anything else, for what an attacker can do who never saw the medical data.
         target_classes: one targeted perturbation each, beside the non-targeted one.
         images, crafting: at most so many to judge on and to craft from.
@@ -65,7 +69,7 @@ def audit(
 
     Raises:
         DataError: the data; ``label-unknown``, ``audit-zeta``, and what ``attack.craft`` raises.
-        ModelError: ``audit-parent``: a bundle without its float parent.
+        ModelError: ``surrogate-operator``: a bundle without its float parent, of operators that have no gradient here.
         GateError: a gate file that cannot be read.
     """
     if not 0 < zeta < 1:
@@ -94,6 +98,7 @@ def audit(
                     )
                 )
     rows = replay(subject, material, zeta, seed, say)
+    agreement = twin_agreement(subject, material)
     failure = None if limits is None else figures.check_gate(rows, limits)
     extras = {} if rows_only else surroundings(subject, material, seed, say)
     if out is not None:
@@ -117,13 +122,25 @@ def audit(
             name: {"data": chosen.dataset.name, "images": len(chosen.indices)}
             for name, chosen in sources.items()
         },
-        "notes": figures.notes(rows, {name: len(pixels) for name, pixels in material.sources.items()}),
+        "twin_agreement": agreement,
+        "notes": figures.notes(
+            rows, {name: len(pixels) for name, pixels in material.sources.items()}, agreement
+        ),
         "rows": rows,
         **{key: extras.get(key) for key in ("channels", "defences", "detector", "corruptions", "pictures")},
         "passed": None if limits is None else failure is None,
         "command": steps.command_line(),
     }
     return record, failure
+
+
+def twin_agreement(subject: Subject, material: Material) -> dict[str, Any] | None:
+    """Share of the judged images where the twin, whose gradient was followed, answers as the deployed file; None: a real parent."""
+    if TWIN not in subject.places:
+        return None
+    clean = material.images.astype(np.float32)
+    same = subject.places[TWIN](clean) == subject.places[deployed_place(subject)](clean)
+    return proportion(int(same.sum()), len(same))
 
 
 def replay(

@@ -10,10 +10,10 @@ import numpy as np
 
 from .. import steps
 from ..bundle import Bundle, Provenance, open_bundle
-from ..errors import ModelError
 from ..runtime import Classifier
 from ..trust import audit as figures
 
+TWIN = "twin"  # where a bundle without its parent is differentiated
 KERNELS = {"xnnpack": "default", "reference": "reference"}
 
 
@@ -21,7 +21,7 @@ KERNELS = {"xnnpack": "default", "reference": "reference"}
 class Subject:
     """What is audited: a differentiable float parent and the places where answers are taken."""
 
-    parent: Any  # modeling.gradients.Differentiable
+    parent: Any  # modeling.gradients.Twofold
     labels: tuple[str, ...]
     size_px: int
     provenance: Provenance
@@ -29,17 +29,13 @@ class Subject:
 
 
 def open_subject(path: Path, against: Path | None, data: str, seed: int) -> Subject:
-    """The model under audit, from a run or from a bundle and its parent."""
+    """The model under audit, from a run, from a bundle and its parent, or from a bundle alone (a twin of its file)."""
+    bundle = open_bundle(path) if (path / "manifest.json").is_file() else None
+    if bundle is not None and against is None:
+        return alone(bundle)
     from ..modeling import runs
     from ..modeling.gradients import Differentiable
 
-    bundle = open_bundle(path) if (path / "manifest.json").is_file() else None
-    if bundle is not None and against is None:
-        raise ModelError(
-            f"{path}: expected the float parent of the bundle, whose gradient the perturbations follow, got none: "
-            "give --against RUN, or audit the run itself",
-            code="audit-parent",
-        )
     source = path if bundle is None else against
     assert source is not None
     model, run = runs.load(source)
@@ -56,6 +52,16 @@ def open_subject(path: Path, against: Path | None, data: str, seed: int) -> Subj
     places: dict[str, figures.Answer] = {"keras": lambda pixels: parent.predict(pixels).argmax(axis=1)}
     places.update(deployed(bundle) if bundle else exported(model, source, run, data, labels, seed))
     return Subject(parent, labels, parent.size_px, provenance, places)
+
+
+def alone(bundle: Bundle) -> Subject:
+    """A bundle without its float parent: the gradient is that of a twin made of the file's own weights."""
+    from ..modeling.surrogate import Surrogate
+
+    twin = Surrogate(bundle.model, bundle.manifest)
+    places: dict[str, figures.Answer] = {TWIN: lambda pixels: twin.predict(pixels).argmax(axis=1)}
+    places.update(deployed(bundle))
+    return Subject(twin, bundle.manifest.labels, twin.size_px, bundle.manifest.provenance, places)
 
 
 def deployed(bundle: Bundle) -> dict[str, figures.Answer]:

@@ -42,7 +42,7 @@ def surroundings(
         found["cost"] = defences.cost(
             fitted.flags, lambda image: answer(image[np.newaxis].astype(np.float32)), one
         )
-    places = {name: subject.places[name] for name in ("keras", where)}
+    places = {name: subject.places[name] for name in (next(iter(subject.places)), where)}
     return {
         "channels": {"where": where, "rows": behind},
         "defences": {"where": where, "rows": tried, "cost": costs},

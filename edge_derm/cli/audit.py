@@ -21,7 +21,10 @@ NORMS = {"2": (2.0,), "inf": (math.inf,), "both": (2.0, math.inf)}
     "--proxy", metavar="DIR", help="Natural images, for an attacker who never saw the medical data."
 )
 @click.option(
-    "--against", type=click.Path(path_type=Path), metavar="RUN", help="The float parent of a BUNDLE."
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="The float parent of a BUNDLE (default: the file's own weights).",
 )
 @click.option(
     "--target-class",

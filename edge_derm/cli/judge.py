@@ -177,6 +177,13 @@ def figure(value: dict[str, Any]) -> str:
     show_default=True,
     help="Prediction sets: smallest on average (lac), or adapting to hard images (aps, raps).",
 )
+@click.option(
+    "--strange",
+    type=click.FloatRange(0, 0.5),
+    default=0.05,
+    show_default=True,
+    help="Share of its own kind of images that predict may call foreign, by the distance of features; 0: leave that out.",
+)
 @click.option("--by-class", is_flag=True, help="Prediction sets that keep the promise for each class.")
 @click.option(
     "--part",
@@ -250,6 +257,11 @@ def fitted(bundle: Path, record: dict[str, Any]) -> str:
     elif record["weights"]:
         lines.append(
             "  no decision changes: the label named stays the network's own, the probability is how often it is right"
+        )
+    if record["foreign"]:
+        lines.append(
+            f"  calls an image foreign beyond a feature distance of {record['foreign']['threshold']:.3f} "
+            f"({record['foreign']['known_images']} known images kept)"
         )
     if record["signature_removed"]:
         lines.append("  the signature no longer fitted and was removed: sign the bundle again")

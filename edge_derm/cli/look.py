@@ -97,6 +97,8 @@ def line(record: dict[str, Any]) -> str:
     )
     if record["prediction_set"] is not None:
         text += f"  plausible: {', '.join(record['prediction_set']) or 'none of them'}"
+    if record["foreign"]:
+        text += f"  FOREIGN: unlike the images it knows (distance {record['distance']:.3f}); no label here means anything"
     if record["variance"] is not None:
         text += (
             f"  [{record['passes']} passes: entropy {record['entropy']:.3f}, variance {record['variance']:.5f}, "

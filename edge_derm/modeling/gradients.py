@@ -1,4 +1,4 @@
-"""A Keras classifier as the two callables an audit takes: ``predict(pixels)`` and ``gradient(pixels, labels)``, compiled."""
+"""A classifier as the two callables an audit takes: ``predict(pixels)`` and ``gradient(pixels, labels)``, compiled."""
 
 from __future__ import annotations
 
@@ -13,19 +13,14 @@ from edge_derm.modeling.interface import input_size, with_probabilities
 BATCH = 64
 
 
-class Differentiable:
+class Twofold:
     """Callables on real-valued pixels, float32 [N, S, S, 3] in 0 … 255; batches are cut here and compiled once.
 
-    Args:
-        model: one image in pixel/128 − 1 in, probabilities or logits out.
-
-    Raises:
-        ModelError: ``keras-interface``, ``keras-output``.
+    Whoever inherits says what ``scores`` of pixels are.
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        self.size_px = input_size(model)
-        self._scores, self._logits = _scores(with_probabilities(model))
+    def __init__(self, size_px: int, *, logits: bool) -> None:
+        self.size_px, self._logits = size_px, logits
         shape = tf.TensorSpec((None, self.size_px, self.size_px, 3), tf.float32)
         self._predict = tf.function(self._forward, input_signature=[shape])
         self._gradient = tf.function(
@@ -40,18 +35,41 @@ class Differentiable:
         """float32 [N, S, S, 3]: derivative of each image's cross-entropy to its label by its pixels."""
         return _batched(self._gradient, pixels, np.asarray(labels, np.int64))
 
+    def scores(self, pixels: Any) -> Any:
+        """Logits or probabilities, float32 [N, C]."""
+        raise NotImplementedError
+
     def _forward(self, pixels: Any) -> Any:
-        scores = self._scores(pixels / 128.0 - 1.0, training=False)
+        scores = self.scores(pixels)
         return tf.nn.softmax(scores) if self._logits else scores
 
     def _backward(self, pixels: Any, labels: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(pixels)
-            scores = self._scores(pixels / 128.0 - 1.0, training=False)
+            scores = self.scores(pixels)
             loss = tf.reduce_sum(
                 keras.losses.sparse_categorical_crossentropy(labels, scores, from_logits=self._logits)
             )
         return tape.gradient(loss, pixels)
+
+
+class Differentiable(Twofold):
+    """A Keras classifier.
+
+    Args:
+        model: one image in pixel/128 − 1 in, probabilities or logits out.
+
+    Raises:
+        ModelError: ``keras-interface``, ``keras-output``.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model, logits = _scores(with_probabilities(model))
+        super().__init__(input_size(model), logits=logits)
+
+    def scores(self, pixels: Any) -> Any:
+        """Logits or probabilities, float32 [N, C]."""
+        return self._model(pixels / 128.0 - 1.0, training=False)
 
 
 def _scores(model: keras.Model) -> tuple[keras.Model, bool]:

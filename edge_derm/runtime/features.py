@@ -1,4 +1,5 @@
-"""What the classifier layer of a bundle sees of an image: its penultimate features, read from the deployed file."""
+"""What the classifier layer of a bundle sees of an image: its penultimate features, read from the deployed file, and whether they
+are like those of the images the bundle knows."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from edge_derm.bundle.cut import expose
 from edge_derm.bundle.trim import without_sign_flip
 from edge_derm.runtime.backends import load_engine
 from edge_derm.runtime.encoding import encoder
+from edge_derm.runtime.known import Known
 
 
 class Features:
@@ -37,3 +39,22 @@ class Features:
         if stored.dtype.kind == "f":
             return stored
         return ((stored.astype(np.float32) - self._spec.zero_point) * self._spec.scale).astype(np.float32)
+
+
+class Foreign:
+    """Whether an image is far from all that a bundle knows; of a bundle that was never told what it knows, nothing."""
+
+    def __init__(self, bundle: Bundle, *, kernels: str = "default") -> None:
+        """Raises what ``Known.of`` and ``Features`` do."""
+        self._known = Known.of(bundle)
+        self._features = None if self._known is None else Features(bundle, kernels=kernels)
+
+    def distance(self, pixels: np.ndarray) -> float | None:
+        """Of one preprocessed image, uint8 [1, S, S, 3]; None: not known."""
+        if self._known is None or self._features is None:
+            return None
+        return float(self._known.distances(self._features.of(pixels))[0])
+
+    def is_foreign(self, distance: float) -> bool:
+        """Whether that is farther than nearly all images of the kind it was calibrated on."""
+        return self._known is not None and distance > self._known.threshold

@@ -182,9 +182,20 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     return float((top / bottom).mean())
 
 
-def notes(rows: Sequence[Mapping[str, Any]], sources: Mapping[str, int]) -> list[str]:
-    """What a reader must know before the figures: ``sources`` says how many images each had to craft from."""
+def notes(
+    rows: Sequence[Mapping[str, Any]], sources: Mapping[str, int], twin: Mapping[str, Any] | None = None
+) -> list[str]:
+    """What a reader must know before the figures.
+
+    Args:
+        sources: how many images each had to craft from. twin: how often the twin of a file answers like it.
+    """
     found = []
+    if twin is not None:
+        found.append(
+            f"no float parent: the gradient is that of the file's own weights, whose twin answers like it on {twin['value']:.1%} "
+            "of the images; the parent's (--against) may find stronger perturbations"
+        )
     for where in dict.fromkeys(row["where"] for row in rows):
         clean = next(row["dominant_clean"] for row in rows if row["where"] == where)
         if len(clean) == 1:

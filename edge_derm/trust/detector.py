@@ -9,6 +9,7 @@ that is moved by a pixel or made otherwise may pass, and the audit measures how 
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -69,7 +70,7 @@ class Detector:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 directions, threshold = stored["directions"], float(stored["threshold"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{path}: expected a detector that audit wrote, got {error}", code="detector-broken"
             ) from error

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NEIGHBOURS = 5
+from edge_derm.runtime.known import neighbours, unit
+
 BANK = 4096  # images to remember at most
 SHRINK = 0.1  # of the covariance towards a multiple of the identity: ours
 
@@ -30,14 +31,12 @@ class Bank:
         https://arxiv.org/abs/1807.03888).
         """
         f = np.asarray(features, np.float64)
-        near = np.empty(len(f))
-        rank = min(NEIGHBOURS, len(self.unit))
-        for start in range(0, len(f), 256):
-            cosines = unit(f[start : start + 256]) @ self.unit.T
-            near[start : start + 256] = 1 - np.partition(cosines, -rank, axis=1)[:, -rank]
         away = f[:, None, :] - self.means[None]
         squared = np.einsum("ncf,fg,ncg->nc", away, self.precision, away, optimize=True)
-        return {"neighbours": near, "mahalanobis": np.sqrt(np.maximum(0.0, squared.min(axis=1)))}
+        return {
+            "neighbours": neighbours(f, self.unit),
+            "mahalanobis": np.sqrt(np.maximum(0.0, squared.min(axis=1))),
+        }
 
 
 def remember(features: np.ndarray, targets: np.ndarray, *, seed: int = 0) -> Bank:
@@ -54,8 +53,3 @@ def remember(features: np.ndarray, targets: np.ndarray, *, seed: int = 0) -> Ban
     precision = np.linalg.inv((1 - SHRINK) * covariance + SHRINK * spread * np.eye(len(covariance)))
     kept = f if len(f) <= BANK else f[np.random.default_rng(seed).choice(len(f), BANK, replace=False)]
     return Bank(unit(kept), means, precision)
-
-
-def unit(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1; a row of zeros stays."""
-    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
