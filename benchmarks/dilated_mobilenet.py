@@ -31,6 +31,7 @@ from edge_derm.bundle import open_bundle
 from edge_derm.cli.options import clean
 from edge_derm.measure.environment import environment
 from edge_derm.runtime import Classifier
+from edge_derm.runtime.attention import Masks, collapse
 from edge_derm.selection import select
 from edge_derm.trust.evaluate import balanced
 from edge_derm.trust.intervals import figure, resample, undefined
@@ -56,8 +57,9 @@ def run_cell(spec: str, arm: str, seed: int, folder: Path, **choices: Any) -> di
     """Train, export and judge one cell; its record, with every decision."""
     started, cpu = time.monotonic(), time.process_time()
     run = steps.train(spec, folder / "run", seed=seed, **train_choices(arm), **choices)
-    file = steps.export(folder / "run", folder / "int8.bundle", recipe="int8", seed=seed)
-    bundle = open_bundle(folder / "int8.bundle")
+    if not (folder / "int8.bundle").is_dir():  # a cell that was stopped between export and judgement
+        steps.export(folder / "run", folder / "int8.bundle", recipe="int8", seed=seed)
+    bundle, file = open_bundle(folder / "int8.bundle"), steps.inspect(folder / "int8.bundle")
     labels = bundle.manifest.labels
     chosen = select(spec, part="test", provenance=bundle.manifest.provenance, labels=labels, seed=seed)
     pixels = chosen.pixels(run["size_px"])
@@ -72,7 +74,6 @@ def run_cell(spec: str, arm: str, seed: int, folder: Path, **choices: Any) -> di
         "macs": run["macs"],
         "macs_file": file["macs"],
         "bytes_file": file["size_bytes"],
-        "rounding": file["rounding"],
         "epochs": len(run["history"]),
         "best_epoch": run["best_epoch"],
         "validation": run["validation"],
@@ -81,6 +82,7 @@ def run_cell(spec: str, arm: str, seed: int, folder: Path, **choices: Any) -> di
         "targets": chosen.targets(labels),
         "groups": chosen.groups,
         "decided": {where: p.argmax(axis=1) for where, p in scores.items()},
+        "mask": collapse(Masks(bundle).of(pixels)) if "attention" in arm else None,
         "seconds": time.monotonic() - started,
         "cpu_seconds": time.process_time() - cpu,
     }

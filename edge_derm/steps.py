@@ -14,7 +14,7 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from . import __version__
+from . import __version__, files
 from .bundle import (
     Bundle,
     Dropout,
@@ -39,6 +39,7 @@ from .runtime.sampling import Sampler, Sampling
 from .selection import select
 
 GOLDEN_IMAGES = 8
+MASK_PICTURE_PX = 384  # least side of a picture with its mask
 ONNX_TOLERANCE = 1e-4
 
 
@@ -451,6 +452,31 @@ def read_labels(path: Path | None, why: str = "they are not in the file") -> tup
         raise ModelError(
             f"{path}: expected UTF-8 text, one label a line, got other bytes", code="labels-broken"
         ) from error
+
+
+def draw_masks(path: Path, images: Sequence[Path], out: Path) -> list[dict[str, Any]]:
+    """Where a bundle with attention looked: ``out``/NAME-mask.png for each image, what the model saw with its mask over it.
+
+    Raises:
+        ModelError: ``attention-missing``.
+    """
+    import cv2
+
+    from .runtime.attention import Masks, overlay
+
+    bundle = open_bundle(path)
+    masks, size_px = Masks(bundle), bundle.manifest.input.size_px
+    out.mkdir(parents=True, exist_ok=True)
+    records = []
+    for image in images:
+        picture = read_image(image)
+        mask = masks.of(preprocess(picture, size_px)[np.newaxis])[0]
+        shown = overlay(preprocess(picture, max(size_px, MASK_PICTURE_PX)), mask)
+        file = out / f"{image.stem}-mask.png"
+        files.write_bytes(file, cv2.imencode(".png", shown[..., ::-1])[1].tobytes())
+        figures = {"least": float(mask.min()), "mean": float(mask.mean()), "most": float(mask.max())}
+        records.append({"file": str(file), **figures})
+    return records
 
 
 def sample_pixels(size_px: int) -> np.ndarray:

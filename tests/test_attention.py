@@ -14,7 +14,7 @@ keras = pytest.importorskip("keras", reason="Keras is not installed")
 import chain_models  # noqa: E402
 from edge_derm.modeling import architecture, attention, export, scoring, stages, training  # noqa: E402
 from edge_derm.modeling.compression import chain as chains  # noqa: E402
-from edge_derm.modeling.compression import prune  # noqa: E402
+from edge_derm.modeling.compression import prune, qat, quantise  # noqa: E402
 from edge_derm.runtime import Classifier  # noqa: E402
 
 SIZE_PX = 48
@@ -117,6 +117,21 @@ def test_channels_that_say_nothing_leave_without_changing_an_answer(model, pixel
     assert saved == 6 * (
         12**2 * (16 + 4) + 4
     )  # a pointwise column, one of the mask's, one of the classifier's
+
+
+def test_training_with_int8_simulated_keeps_the_attention(model, pixels):
+    """The simulation starts as the network it is made of, its attention is trained too and goes back into the network."""
+    chain, ranges = quantise.rounded(chains.fold(model), pixels)
+    simulated = qat.trainable(chain, ranges, SIZE_PX)
+    found = scoring.probabilities(simulated, pixels)
+    parent = scoring.probabilities(model, pixels)
+    assert (found.argmax(axis=1) == parent.argmax(axis=1)).mean() >= 0.97
+    gate = simulated.get_layer(attention.NAME)
+    assert len(gate.trainable_weights) == 4
+    gate.look_bias.assign_add([1.0])
+    back = chains.unfold(model, qat.trained(simulated, chain)[0])
+    moved = attention.masks(back, pixels) - attention.masks(chains.unfold(model, chain), pixels)
+    assert moved.min() > 0 and np.abs(scoring.probabilities(back, pixels) - parent).max() > 1e-4
 
 
 def test_a_run_from_before_attention_existed_stays_the_same_run():

@@ -56,6 +56,7 @@ class Instant:
 
     trouble: str | None = None
     restarts = 0
+    mask: np.ndarray | None = None
 
     def infer(self, pixels: np.ndarray) -> tuple[np.ndarray, float] | None:
         assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import resource
@@ -18,6 +19,7 @@ from edge_derm.camera.counters import Counters
 from edge_derm.camera.frames import Frame, Slot
 from edge_derm.camera.log import Log
 from edge_derm.camera.loop import Answer
+from edge_derm.camera.overlay import shown
 from edge_derm.camera.smoothing import Smoother
 from edge_derm.camera.sources import Broken, opener
 from edge_derm.camera.window import draw, headline_of
@@ -184,13 +186,6 @@ def test_drawing_leaves_the_frame_itself_untouched() -> None:
     )
 
 
-@pytest.mark.parametrize("side", [120, 240, 480])
-def test_what_is_drawn_fits_into_the_picture_however_small(side: int) -> None:
-    shown = draw(np.zeros((side, side, 3), np.uint8), answer([0.9, 0.1], scene="blurred"))
-    assert shown.shape[0] >= 360 and shown.shape[0] % side == 0
-    assert shown.any() and not shown[:, -2:].any()
-
-
 def test_a_folder_gives_its_pictures_in_order_and_names_the_broken_one(tmp_path: Path) -> None:
     for number, value in enumerate((10, 200)):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8, 3), value, np.uint8))
@@ -233,3 +228,22 @@ def _all(source: Any) -> list[np.ndarray]:
         if pixels is None:
             return found
         found.append(pixels)
+
+
+def test_a_mask_lies_over_the_square_that_the_model_saw_and_nowhere_else() -> None:
+    plain, taken = answer([0.9, 0.1]), frame()
+    assert shown(taken, plain) is taken.pixels
+    mask = np.zeros((4, 4), np.float32)
+    mask[:, 2:] = 1
+    before = taken.pixels.copy()
+    picture = shown(taken, dataclasses.replace(plain, mask=mask)).astype(int)
+    assert np.array_equal(taken.pixels, before)
+    height, width = before.shape[:2]
+    left = (width - height) // 2
+    assert np.array_equal(picture[:, :left], before[:, :left])
+    assert np.array_equal(picture[:, left + height :], before[:, left + height :])
+    change = picture - before
+    dark, bright = change[:, left : left + height // 4], change[:, left + 3 * height // 4 : left + height]
+    assert (bright[..., 2] - bright[..., 0]).mean() > (
+        dark[..., 2] - dark[..., 0]
+    ).mean() + 50  # yellow, blue

@@ -48,7 +48,44 @@ def expose(model: bytes) -> bytes:
         ModelError: ``cut-no-head``. BackendError: ``backend-missing``.
     """
     graph = check_model(model)
-    site = graph.ops[_head(graph)].inputs[0]
+    return _with_output(model, graph, graph.ops[_head(graph)].inputs[0])
+
+
+def expose_mask(model: bytes) -> bytes:
+    """The whole model with a second output: its attention mask [1, H, W, 1], one value in [0, 1] a place.
+
+    Any file that multiplies a feature map by a sigmoid of one channel has one, ours or not.
+
+    Raises:
+        ModelError: ``attention-missing``. BackendError: ``backend-missing``.
+    """
+    graph = check_model(model)
+    return _with_output(model, graph, _mask_site(graph))
+
+
+def mask_shape(model: bytes) -> tuple[int, int]:
+    """Height and width of the attention mask.
+
+    Raises:
+        ModelError: ``attention-missing``.
+    """
+    graph = check_model(model)
+    _, height, width, _ = graph.tensor(_mask_site(graph)).shape
+    return height, width
+
+
+def _mask_site(graph: Graph) -> int:
+    for op in graph.ops:
+        shape = graph.tensor(op.outputs[0]).shape
+        if op.name == "LOGISTIC" and len(shape) == 4 and shape[3] == 1:
+            return op.outputs[0]
+    raise ModelError(
+        "expected a model with an attention mask, found none: train with --attention",
+        code="attention-missing",
+    )
+
+
+def _with_output(model: bytes, graph: Graph, site: int) -> bytes:
     tree = _unpack(model)
     tree.subgraphs[0].outputs = np.array([graph.outputs[0], site], np.int32)
     return _pack(tree)

@@ -32,6 +32,7 @@ class Inference(Protocol):
 
     trouble: str | None
     restarts: int
+    mask: np.ndarray | None  # attention, float32 [h, w], of the last answer; None where it was not asked for
 
     def infer(self, pixels: np.ndarray) -> tuple[np.ndarray, float] | None:
         """(probabilities [C], milliseconds) of uint8 RGB [S, S, 3], or None without an answer."""
@@ -53,6 +54,7 @@ class Answer:
     steady: bool | None
     trouble: str | None
     latency_ms: Mapping[str, float | None]
+    mask: np.ndarray | None = None  # attention, float32 [h, w]
 
 
 Sink = Callable[[Frame, Answer], None]
@@ -211,7 +213,8 @@ class Loop:
             "total": total_ms,
         }
         trouble = self._inference.trouble if status == "unanswered" else None
-        return Answer(status, quality, prediction, agreement, steady, trouble, latency)
+        mask = self._inference.mask if status == "answered" else None
+        return Answer(status, quality, prediction, agreement, steady, trouble, latency, mask)
 
 
 def _close(source: Source) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_derm import __version__, files
 from edge_derm.bundle import Bundle, open_bundle
+from edge_derm.bundle.cut import mask_shape
 from edge_derm.camera import watch
 from edge_derm.camera.log import Log
 from edge_derm.camera.loop import Loop
@@ -39,6 +40,7 @@ def show(
     deadline_s: float = 1.0,
     inline: bool = False,
     view_fps: float = 30.0,
+    mask: bool = False,
     log: Path | None = None,
     log_limit_mb: float = 200.0,
     consent: str | None = None,
@@ -49,18 +51,20 @@ def show(
     Args:
         view: ``web``, ``window`` or ``none``.
         consent: a note of who agreed to keep pictures; with ``log``, keeps at most one a second.
+        mask: show where a bundle trained with attention looks; the network then runs twice a frame.
         deadline_s: an inference that takes longer is given up and its process replaced.
         inline: infer in this process instead, without a deadline.
 
     Raises:
         BundleError: the bundle must not be loaded. BackendError: ``inference``: it does not start.
+        ModelError: ``attention-missing``: a mask was asked for.
         DataError: the source or the view cannot be opened.
     """
     opened = open_bundle(bundle)
     open_source = opener(source, repeat=repeat)
     with contextlib.ExitStack() as closing:
         worker: Worker | Inline = (
-            Inline(opened, threads=threads, backend=backend)
+            Inline(opened, threads=threads, backend=backend, masked=mask)
             if inline
             else Worker(
                 opened.path,
@@ -68,6 +72,7 @@ def show(
                 threads=threads,
                 backend=backend,
                 deadline_s=deadline_s,
+                mask_shape=mask_shape(opened.model) if mask else None,
             )
         )
         closing.callback(worker.close)

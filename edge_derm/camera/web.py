@@ -23,6 +23,7 @@ from edge_derm.camera.counters import Counters
 from edge_derm.camera.frames import Frame
 from edge_derm.camera.log import describe
 from edge_derm.camera.loop import Answer
+from edge_derm.camera.overlay import shown
 from edge_derm.errors import DataError
 
 MOST_VIEWERS = 64
@@ -129,8 +130,8 @@ class Page:
             self._arrived.clear()
             begun_s = time.monotonic()
             if self._viewers and self._newest:
-                frame = self._newest[0]
-                data = await self._loop.run_in_executor(None, _jpeg, frame)
+                frame, answer = self._newest
+                data = await self._loop.run_in_executor(None, _jpeg, frame, answer)
                 async with self._encoded:
                     self._jpeg, self._jpeg_number = data, frame.number
                     self._encoded.notify_all()
@@ -171,7 +172,7 @@ class Page:
     async def _snapshot(self, request: web.Request) -> web.Response:
         if self._newest is None:
             raise web.HTTPServiceUnavailable(text="no frame yet\n")
-        data = await self._loop.run_in_executor(None, _jpeg, self._newest[0])
+        data = await self._loop.run_in_executor(None, _jpeg, *self._newest)
         return web.Response(body=data, content_type="image/jpeg")
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -208,5 +209,5 @@ class Page:
         return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
-def _jpeg(frame: Frame) -> bytes:
-    return cv2.imencode(".jpg", frame.pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+def _jpeg(frame: Frame, answer: Answer) -> bytes:
+    return cv2.imencode(".jpg", shown(frame, answer), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()

@@ -2,12 +2,13 @@
 
 The child (``python -m edge_derm.camera.worker``) reads requests on standard input and answers on standard
 output; both are ``<QI`` (sequence number, bytes that follow) and a payload: uint8 pixels [S, S, 3] one way, float32 [C + 1]
-the other (probabilities, then milliseconds of inference). Sequence 0 from the child means "loaded". It ends with its
-standard input, so it never outlives the loop.
+the other (probabilities, then milliseconds of inference), and behind them the attention mask [h, w] where it was asked
+for. Sequence 0 from the child means "loaded". It ends with its standard input, so it never outlives the loop.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import struct
@@ -24,7 +25,6 @@ from edge_derm.errors import BackendError, EdgeDermError
 
 if TYPE_CHECKING:
     from edge_derm.bundle import Bundle
-    from edge_derm.runtime import Classifier
 
 _HEAD = struct.Struct("<QI")
 _STEADY_ANSWERS = 100
@@ -47,6 +47,7 @@ class Worker:
         backend: str = "litert",
         kernels: str = "default",
         deadline_s: float = 1.0,
+        mask_shape: tuple[int, int] | None = None,
         start_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,8 +59,10 @@ class Worker:
             str(threads),
             backend,
             kernels,
+            "mask" if mask_shape else "plain",
         ]
-        self._answer_bytes = 4 * (classes + 1)
+        self._classes, self._mask_shape = classes, mask_shape
+        self._answer_bytes = 4 * (classes + 1 + math.prod(mask_shape or (0,)))
         self._deadline_s, self._start_s, self._clock = deadline_s, start_s, clock
         self._stderr = tempfile.TemporaryFile()
         self._sequence = self._good = 0
@@ -68,6 +71,7 @@ class Worker:
         self._process: subprocess.Popen | None = None
         self._loaded = False
         self.restarts = 0
+        self.mask: np.ndarray | None = None
         self.trouble: str | None = None
         self._start()
 
@@ -94,7 +98,9 @@ class Worker:
         if self._good >= _STEADY_ANSWERS:
             self._pause_s = 0.0
         self.trouble = None
-        return answer[:-1], float(answer[-1])
+        if self._mask_shape:
+            self.mask = answer[self._classes + 1 :].reshape(self._mask_shape)
+        return answer[: self._classes], float(answer[self._classes])
 
     def close(self) -> None:
         """End the child."""
@@ -187,11 +193,12 @@ class Inline:
 
     trouble: str | None = None
     restarts = 0
+    mask: np.ndarray | None = None
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, backend: str = "litert") -> None:
-        from edge_derm.runtime import Classifier
-
-        self._classifier = Classifier.open(bundle, threads=threads, backend=backend)
+    def __init__(
+        self, bundle: Bundle, *, threads: int = 1, backend: str = "litert", masked: bool = False
+    ) -> None:
+        self._answer = _answering(bundle, threads, backend, "default", masked)
 
     def wait(self) -> bool:
         """True: the model is loaded."""
@@ -200,7 +207,7 @@ class Inline:
     def infer(self, pixels: np.ndarray) -> tuple[np.ndarray, float] | None:
         """As ``Worker.infer``; an engine's error is no answer, and ``trouble``."""
         try:
-            p, spent_ms = _timed(self._classifier, pixels)
+            p, spent_ms, self.mask = self._answer(pixels)
         except BackendError as error:
             self.trouble = str(error)
             return None
@@ -211,31 +218,44 @@ class Inline:
         """Nothing to end."""
 
 
-def _timed(classifier: Classifier, pixels: np.ndarray) -> tuple[np.ndarray, float]:
-    begun = time.perf_counter()
-    p = classifier.predict(pixels)[0]
-    return p, (time.perf_counter() - begun) * 1e3
+def _answering(
+    bundle: Bundle, threads: int, backend: str, kernels: str, masked: bool
+) -> Callable[[np.ndarray], tuple[np.ndarray, float, np.ndarray | None]]:
+    """Pixels [S, S, 3] → probabilities, milliseconds, and the attention mask [h, w] or None."""
+    from edge_derm.runtime import Classifier
+    from edge_derm.runtime.attention import Masks
+
+    classifier = Classifier.open(bundle, threads=threads, backend=backend, kernels=kernels)
+    masks = Masks(bundle, threads=threads, kernels=kernels) if masked else None
+
+    def answer(pixels: np.ndarray) -> tuple[np.ndarray, float, np.ndarray | None]:
+        begun = time.perf_counter()
+        p = classifier.predict(pixels)[0]
+        mask = None if masks is None else masks.of(pixels[np.newaxis])[0]
+        return p, (time.perf_counter() - begun) * 1e3, mask
+
+    return answer
 
 
-def serve(bundle: str, *, threads: int, backend: str, kernels: str) -> None:
+def serve(bundle: str, *, threads: int, backend: str, kernels: str, masked: bool) -> None:
     """The child's life: load, say so, answer until standard input ends."""
     source, sink = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # whatever native code prints must not land between answers
-    from edge_derm.runtime import Classifier
+    from edge_derm.bundle import open_bundle
 
-    classifier = Classifier.open(bundle, threads=threads, backend=backend, kernels=kernels)
-    shape = (classifier.size_px, classifier.size_px, 3)
-    classifier.predict(np.zeros(shape, np.uint8))
+    opened = open_bundle(Path(bundle))
+    answer = _answering(opened, threads, backend, kernels, masked)
+    shape = (opened.manifest.input.size_px, opened.manifest.input.size_px, 3)
+    answer(np.zeros(shape, np.uint8))
     _write(sink, _HEAD.pack(0, 0))
     with os.fdopen(source, "rb") as requests:
         while head := requests.read(_HEAD.size):
             sequence, count = _HEAD.unpack(head)
             pixels = np.frombuffer(requests.read(count), np.uint8).reshape(shape)
-            p, spent_ms = _timed(classifier, pixels)
-            _write(
-                sink,
-                _HEAD.pack(sequence, 4 * (len(p) + 1)) + np.append(p, spent_ms).astype(np.float32).tobytes(),
-            )
+            p, spent_ms, mask = answer(pixels)
+            said = np.append(p, spent_ms) if mask is None else np.append(np.append(p, spent_ms), mask)
+            data = said.astype(np.float32).tobytes()
+            _write(sink, _HEAD.pack(sequence, len(data)) + data)
 
 
 def _write(handle: int, data: bytes) -> None:
@@ -244,10 +264,10 @@ def _write(handle: int, data: bytes) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve ``BUNDLE THREADS BACKEND KERNELS``; an error goes to standard error in one line."""
-    bundle, threads, backend, kernels = arguments
+    """Serve ``BUNDLE THREADS BACKEND KERNELS mask|plain``; an error goes to standard error in one line."""
+    bundle, threads, backend, kernels, what = arguments
     try:
-        serve(bundle, threads=int(threads), backend=backend, kernels=kernels)
+        serve(bundle, threads=int(threads), backend=backend, kernels=kernels, masked=what == "mask")
     except EdgeDermError as error:
         print(error, file=sys.stderr)
         return 1

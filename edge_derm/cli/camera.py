@@ -32,6 +32,7 @@ from . import options as shared
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."
 )
+@click.option("--mask", is_flag=True, help="Show where a bundle trained with --attention looks.")
 @click.option("--frames", type=click.IntRange(1), help="Stop after so many frames.")
 @click.option("--repeat", is_flag=True, help="Start a file or folder again at its end.")
 @click.option(

@@ -72,11 +72,19 @@ def describe(tensor: dict[str, Any]) -> str:
     metavar="BUNDLE",
     help="Ask this bundle too (may be given again).",
 )
+@click.option(
+    "--mask",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write where a bundle trained with --attention looked: DIR/NAME-mask.png.",
+)
 @shared.backend_option
 @shared.threads_option
 @shared.seed_option
 @shared.json_option
-def predict(bundle: Path, images: tuple[Path, ...], json_file: str | None, **choices: Any) -> None:
+def predict(
+    bundle: Path, images: tuple[Path, ...], json_file: str | None, mask: Path | None, **choices: Any
+) -> None:
     """Label, probabilities and uncertainty of images.
 
     \b
@@ -84,6 +92,8 @@ def predict(bundle: Path, images: tuple[Path, ...], json_file: str | None, **cho
               edge-derm predict d1.bundle lesion.jpg --mc 32
     """
     records = steps.predict(bundle, images, **choices)
+    masks = [None] * len(images) if mask is None else steps.draw_masks(bundle, images, mask)
+    records = [{**record, "mask": drawn} for record, drawn in zip(records, masks, strict=True)]
     shared.emit(records, json_file, "\n".join(line(record) for record in records))
 
 

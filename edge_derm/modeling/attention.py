@@ -9,7 +9,7 @@ halved against another.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Sequence
 
 import keras
 import numpy as np
@@ -40,6 +40,15 @@ class SpatialAttention(keras.layers.Layer):
         self.squeeze_bias = self.add_weight(shape=(self.units,), initializer="zeros", name="squeeze_bias")
         self.look = self.add_weight(shape=(3, 3, self.units, 1), initializer="zeros", name="mask_kernel")
         self.look_bias = self.add_weight(shape=(1,), initializer="zeros", name="mask_bias")
+
+    @classmethod
+    def of(cls, weights: Sequence[np.ndarray]) -> SpatialAttention:
+        """A layer of these four weights, for a feature map of their channels."""
+        layer = cls(weights[0].shape[-1], name=NAME)
+        layer.build((1, 1, 1, weights[0].shape[-2]))
+        layer.built = True
+        layer.set_weights(weights)
+        return layer
 
     def call(self, x: Any) -> Any:
         return x * (1.0 + self.mask(x))

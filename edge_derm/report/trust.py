@@ -20,7 +20,6 @@ SAMPLINGS = {
     "mc": "Monte-Carlo dropout",
     "tta": "views (test-time augmentation)",
     "mc_tta": "dropout and views",
-    "ensemble": "an ensemble of bundles",
     "features": "feature distance",
 }
 

@@ -1,5 +1,5 @@
-"""What the classifier layer of a bundle sees of an image: its penultimate features, read from the deployed file, and whether they
-are like those of the images the bundle knows."""
+"""What is inside a bundle's model for an image, read from the deployed file: its features and whether they are like those of the
+images the bundle knows, or any tensor given as an output."""
 
 from __future__ import annotations
 
@@ -13,8 +13,35 @@ from edge_derm.runtime.encoding import encoder
 from edge_derm.runtime.known import Known
 
 
-class Features:
-    """A bundle's model with its features as a second output; not for two threads at once."""
+class Inside:
+    """A bundle's model with a tensor of it as a second output; not for two threads at once."""
+
+    def __init__(self, bundle: Bundle, model: bytes, *, kernels: str = "default", threads: int = 1) -> None:
+        """Load ``model``: the bundle's own with that output (``bundle.cut``).
+
+        Raises:
+            BackendError.
+        """
+        self._engine = load_engine(without_sign_flip(model), kernels=kernels, threads=threads)
+        self._write = encoder(bundle.manifest.input, self._engine.inputs[0])
+        self._spec = self._engine.outputs[1]
+
+    def of(self, images: np.ndarray) -> np.ndarray:
+        """float32 [N, …] of preprocessed images, uint8 [N, S, S, 3]; … is the tensor's own shape without its batch."""
+        rows = [
+            self._engine.run(lambda view, image=image: self._write(image[np.newaxis], view))[1][0]
+            for image in images
+        ]
+        if not rows:
+            return np.empty((0, *self._spec.shape[1:]), np.float32)
+        stored = np.stack(rows)
+        if stored.dtype.kind == "f":
+            return stored
+        return ((stored.astype(np.float32) - self._spec.zero_point) * self._spec.scale).astype(np.float32)
+
+
+class Features(Inside):
+    """What the classifier layer sees: the penultimate features."""
 
     def __init__(self, bundle: Bundle, *, kernels: str = "default", threads: int = 1) -> None:
         """Load it.
@@ -22,23 +49,12 @@ class Features:
         Raises:
             ModelError: ``cut-no-head``. BackendError.
         """
-        model = without_sign_flip(expose(bundle.model))
-        self._engine = load_engine(model, kernels=kernels, threads=threads)
-        self._write = encoder(bundle.manifest.input, self._engine.inputs[0])
-        self._spec = self._engine.outputs[1]
+        super().__init__(bundle, expose(bundle.model), kernels=kernels, threads=threads)
 
     def of(self, images: np.ndarray) -> np.ndarray:
         """float32 [N, F] of preprocessed images, uint8 [N, S, S, 3]."""
-        rows = [
-            self._engine.run(lambda view, image=image: self._write(image[np.newaxis], view))[1].ravel()
-            for image in images
-        ]
-        if not rows:
-            return np.empty((0, int(np.prod(self._spec.shape))), np.float32)
-        stored = np.stack(rows)
-        if stored.dtype.kind == "f":
-            return stored
-        return ((stored.astype(np.float32) - self._spec.zero_point) * self._spec.scale).astype(np.float32)
+        found = super().of(images)
+        return found.reshape(len(found), -1)
 
 
 class Foreign:

@@ -128,6 +128,8 @@ def unfold(model: keras.Model, chain: Sequence[Layer]) -> keras.Model:
         target = copy.get_layer(layer.name)
         if layer.kind == "dense":
             target.set_weights([layer.kernel, layer.bias])
+            if layer.gate is not None:
+                copy.get_layer(attention.NAME).set_weights(layer.gate)
             continue
         target.set_weights([layer.kernel])
         norm = copy.layers[copy.layers.index(target) + 1]

@@ -1,8 +1,9 @@
 """Training with int8 simulated: a chain whose weights and activations are rounded in the forward pass as the file will round them.
 
 After Jacob et al., 2018, https://arxiv.org/abs/1712.05877: gradients pass straight through the rounding; batch norms are folded
-before, so that what is trained is what is deployed. A kernel has one scale an output channel, its greatest weight being ±127; an
-activation has one range a tensor, which is trained too (the gradient of a range is that of the values it cuts off).
+before, so that what is trained is what is deployed (attention aside: it is trained in real numbers). A kernel has one scale an
+output channel, its greatest weight being ±127; an activation has one range a tensor, which is trained too (the gradient of a
+range is that of the values it cuts off).
 
 The arithmetic is the converter's: what comes out of ``trained`` has its weights on their int8 grid, and the file made with its
 ranges holds those very integers and scales.
@@ -17,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from edge_derm.modeling.attention import NAME, SpatialAttention
 from edge_derm.modeling.compression.chain import POOL, Layer, apply
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -91,6 +93,7 @@ def trainable(chain: Sequence[Layer], ranges: Ranges, size_px: int) -> keras.Mod
     x = image = keras.Input((size_px, size_px, 3), name="image")
     for layer in chain:
         if layer.kind == "dense":
+            x = x if layer.gate is None else SpatialAttention.of(layer.gate)(x)
             x = Pooling(name=POOL)(x)
         shape = layer.kernel.shape
         x = Convolution(layer.kind, shape, layer.bias.size, layer.stride, layer.rate, name=layer.name)(x)
@@ -113,6 +116,7 @@ def trained(
             layer,
             kernel=np.asarray(fake_quantise(model.get_layer(layer.name).kernel.value)),
             bias=model.get_layer(layer.name).bias.numpy(),
+            gate=None if layer.gate is None else tuple(model.get_layer(NAME).get_weights()),
         )
         for layer in chain
     )
