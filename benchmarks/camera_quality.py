@@ -1,9 +1,10 @@
 """How well the camera's gate tells spoilt frames from clear ones: each figure's ROC, and what its limit refuses.
 
-    python benchmarks/camera_quality.py --data DIR [--count 400] [--json FILE]
+    python benchmarks/camera_quality.py --data DIR [--count 400] [--foreign DIR] [--json FILE]
 
 Clear frames are the pictures of the data set. Each is spoilt in every way at three severities; ``auroc`` is that of the
-one figure which the check uses, ``caught`` the share of spoilt frames the gate refuses for any reason.
+one figure which the check uses, ``caught`` the share of spoilt frames the gate refuses for any reason. ``--foreign``, pictures of
+anything else, tells what the gate is not: it asks whether a picture is good enough, not whether it shows a lesion.
 """
 
 from __future__ import annotations
@@ -97,20 +98,42 @@ def _rows(
         }
 
 
+def refused(pictures: list[np.ndarray]) -> dict[str, Any]:
+    """What the gate says of pictures that show no lesion."""
+    found = [assess(picture, order="rgb").problem for picture in pictures]
+    names = {name: found.count(name) / len(found) for name in dict.fromkeys(found) if name}
+    return {"pictures": len(found), "refused": sum(names.values()), "refused_for": names}
+
+
+def squares(data: str, count: int) -> tuple[str, list[np.ndarray]]:
+    """Digest of a data set and ``count`` of its pictures, seed 0, RGB of SIDE × SIDE."""
+    opened = open_dataset(data)
+    chosen = np.random.default_rng(0).permutation(len(opened))[:count]
+    return opened.digest, [_square(opened.read(int(i))) for i in chosen]
+
+
 @click.command(help=__doc__)
 @click.option("--data", default="synthetic:400", show_default=True)
 @click.option("--count", default=400, show_default=True, help="Pictures drawn from the data set, seed 0.")
+@click.option("--foreign", help="Pictures of anything but lesions.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
-def main(data: str, count: int, json_file: Path | None) -> None:
-    opened = open_dataset(data)
-    chosen = np.random.default_rng(0).permutation(len(opened))[:count]
-    record = {"record": "camera-quality", "data": Path(data).name, "data_digest": opened.digest}
-    record |= measure([_square(opened.read(int(i))) for i in chosen]) | {"environment": environment()}
+def main(data: str, count: int, foreign: str | None, json_file: Path | None) -> None:
+    digest, pictures = squares(data, count)
+    record = {"record": "camera-quality", "data": Path(data).name, "data_digest": digest}
+    record |= measure(pictures) | {"foreign": None, "environment": environment()}
+    if foreign:
+        digest, pictures = squares(foreign, count)
+        record["foreign"] = {"data": Path(foreign).name, "data_digest": digest, **refused(pictures)}
     print(f"{record['clear']} clear pictures, refused: {record['refused_clear']}")
     for row in record["rows"]:
         print(
             f"  {row['check']:11} {row['severity']:5}  AUROC {row['auroc']:.3f}  caught {row['caught']:6.1%}  "
             f"named right {row['named_right']:6.1%}"
+        )
+    if record["foreign"]:
+        named = ", ".join(f"{name} {share:.1%}" for name, share in record["foreign"]["refused_for"].items())
+        print(
+            f"{record['foreign']['pictures']} foreign pictures, refused {record['foreign']['refused']:.1%}: {named}"
         )
     if json_file:
         files.write_json(json_file, record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -36,6 +36,7 @@ def assess(
     tta: int = 8,
     dropout: float | None = None,
     depth: int | None = None,
+    ensemble: Sequence[Path] = (),
     part: str = "auto",
     threads: int = 1,
     seed: int = 0,
@@ -46,6 +47,7 @@ def assess(
         ood: a data set of foreign images; those of classes that the model knows are left out. The same as ``data``: its
             classes that the model does not know.
         mc: passes; None is 32 where the bundle was trained with dropout (or a rate is given), else none.
+        ensemble: further bundles with the same labels, asked once each beside this one (``ensemble`` in the record).
     """
     bundle = open_bundle(path)
     if mc is None:
@@ -53,14 +55,17 @@ def assess(
     chosen = own_images(bundle, data, part, seed)
     strange = None if ood is None else foreign_images(bundle, ood, seed)
     ways = ways_to_sample(Sampling(mc, tta, dropout, depth, seed))
+    samplers = {name: Sampler([bundle], way, threads=threads) for name, way in ways.items()}
+    if ensemble:
+        together = [bundle, *(open_bundle(other) for other in ensemble)]
+        samplers["ensemble"] = Sampler(together, Sampling(seed=seed), threads=threads)
     pixels = chosen.pixels(bundle.manifest.input.size_px)
     targets = chosen.targets(bundle.manifest.labels)
     metrics: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     foreign: dict[str, Any] = {}
     settled = None
-    for name, way in ways.items():
-        sampler = Sampler([bundle], way, threads=threads)
+    for name, sampler in samplers.items():
         found, mean = ask(sampler, pixels)
         wrong = sampler.first.named(mean) != targets
         metrics[name] = {k: uncertainty.judge(v, wrong, chosen.groups, seed=seed) for k, v in found.items()}
@@ -92,6 +97,7 @@ def assess(
                 if dropout is not None or bundle.manifest.dropout is None
                 else bundle.manifest.dropout.rate
             ),
+            "ensemble": [str(other) for other in ensemble],
             "depth": depth or (bundle.manifest.dropout.depth if bundle.manifest.dropout else None),
             "seed": seed,
         },

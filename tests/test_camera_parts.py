@@ -186,6 +186,13 @@ def test_drawing_leaves_the_frame_itself_untouched() -> None:
     )
 
 
+@pytest.mark.parametrize("side", [120, 240, 480])
+def test_what_is_drawn_fits_into_the_picture_however_small(side: int) -> None:
+    shown = draw(np.zeros((side, side, 3), np.uint8), answer([0.9, 0.1], scene="blurred"))
+    assert shown.shape[0] >= 360 and shown.shape[0] % side == 0
+    assert shown.any() and not shown[:, -2:].any()
+
+
 def test_a_folder_gives_its_pictures_in_order_and_names_the_broken_one(tmp_path: Path) -> None:
     for number, value in enumerate((10, 200)):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8, 3), value, np.uint8))

@@ -16,10 +16,10 @@ import pytest
 import board_server
 from edge_derm.bundle import open_bundle, update_bundle
 from edge_derm.bundle.signing import keygen, sign
-from edge_derm.deploy import agent, deploying
+from edge_derm.deploy import agent, budget, deploying
 from edge_derm.deploy.release import Options, build, own_wheel, requirements
 from edge_derm.deploy.unit import unit_text
-from edge_derm.errors import BundleError, TargetError
+from edge_derm.errors import BundleError, DataError, TargetError
 from processes import alive
 
 BOARD = {
@@ -59,6 +59,11 @@ def options() -> Options:
 def test_first_second_broken_and_back(
     server: Any, root: str, options: Options, tiny_bundle: Path, tmp_path: Path
 ) -> None:
+    slow = Options(source="synthetic", port=options.port, latency_ms=1e-6)
+    with pytest.raises(TargetError, match="latency") as caught:
+        deploying.deploy(tiny_bundle, server.name, slow, root=root)
+    assert caught.value.code == "self-test"
+
     first = deploying.deploy(tiny_bundle, server.name, options, root=root)
     assert first["healthy"] and first["previous"] is None
 
@@ -76,10 +81,12 @@ def test_first_second_broken_and_back(
     status = deploying.status(server.name, root=root)
     assert (status["release"], status["healthy"]) == (second["release"], True)
 
-    slow = Options(source="synthetic", port=options.port, latency_ms=1e-6)
-    with pytest.raises(TargetError, match="latency") as caught:
-        deploying.deploy(tiny_bundle, server.name, slow, root=root)
-    assert caught.value.code == "self-test"
+    assert first["expected"]["source"] is None and second["expected"]["source"] == "counted"
+    with pytest.raises(
+        TargetError, match="last self-test"
+    ) as caught:  # nothing is sent: the board has measured before
+        deploying.deploy(changed, server.name, slow, root=root)
+    assert caught.value.code == "budget-latency"
 
     back = deploying.rollback(server.name, root=root)
     assert (back["release"], back["previous"], back["healthy"]) == (first["release"], second["release"], True)
@@ -156,7 +163,7 @@ def test_a_board_without_room_is_refused_before_anything_is_sent() -> None:
         ({"available_bytes": 10**6}, "board-memory"),
     ):
         with pytest.raises(TargetError) as caught:
-            deploying.check_room({**BOARD, **change}, 10**6, "ssh://pi")
+            budget.check_room({**BOARD, **change}, 10**6, "ssh://pi")
         assert caught.value.code == code
 
 
@@ -186,3 +193,41 @@ def test_the_same_bundle_for_the_same_board_is_the_same_release(tiny_bundle: Pat
     assert made[0].record["id"] == made[1].record["id"] and made[0].sizes == made[1].sizes
     other = build(open_bundle(tiny_bundle), board, Options(service=None, lsb=3))
     assert other.record["id"] != made[0].record["id"]
+
+
+def expected(board: dict, *, macs: int = 2_000_000) -> dict:
+    release = {"macs": macs, "bundle": {"model.tflite": "0" * 64}}
+    return budget.expect(release, {**BOARD, **board}, None)
+
+
+def test_a_frame_time_out_of_budget_is_refused_before_anything_is_sent() -> None:
+    known = {"measured": {"macs": 1_000_000, "latency_ms": 3.0, "memory_mb": 50.0, "lsb": 0}}
+    found = expected(known)
+    assert found == {"latency_ms": 6.0, "memory_mb": 50.0, "source": "counted"}  # twice the MACs, twice 3 ms
+    budget.check(found, Options(latency_ms=3.1, memory_mb=60.0), "ssh://pi")  # within what counting can tell
+    for options, code in (
+        (Options(latency_ms=2.9), "budget-latency"),
+        (Options(memory_mb=24.0), "budget-memory"),
+    ):
+        with pytest.raises(TargetError) as caught:
+            budget.check(found, options, "ssh://pi")
+        assert caught.value.code == code
+    first = expected({})
+    assert first["source"] is None
+    budget.check(first, Options(latency_ms=1e-9), "ssh://pi")  # the self-test there will tell
+
+
+def test_a_measured_time_is_taken_only_from_a_record_of_this_model(tmp_path: Path) -> None:
+    release = {"macs": 1, "bundle": {"model.tflite": "a" * 64}}
+    record = tmp_path / "bench.json"
+    whole = {"model_sha256": "a" * 64, "latency_ms": {"p50": 4.0}, "memory": {"peak_rss_bytes": 2**25}}
+    record.write_text(json.dumps(whole))
+    found = budget.expect(release, BOARD, record)
+    assert found == {"latency_ms": 4.0, "memory_mb": 32.0, "source": "measured"}
+    with pytest.raises(TargetError, match="measured by bench"):
+        budget.check(found, Options(latency_ms=3.9), "ssh://pi")
+    for change in ({"model_sha256": "b" * 64}, {"latency_ms": None}, {"memory": {}}):
+        record.write_text(json.dumps({**whole, **change}))
+        with pytest.raises(DataError) as caught:
+            budget.expect(release, BOARD, record)
+        assert caught.value.code == "budget-record"

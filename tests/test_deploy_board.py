@@ -31,7 +31,7 @@ from processes import alive, wait_for
 
 PICTURES = "/srv/pictures"
 OPTIONS = Options(source=PICTURES)
-WAIT_S = 400.0  # emulated, on a machine that others may use
+WAIT_S = 900.0  # emulated, on a machine that others may use
 HEALTH = "http://127.0.0.1:8080/health"
 EVENT = "http://127.0.0.1:8080/events"
 

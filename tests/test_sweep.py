@@ -150,6 +150,7 @@ def finished_cells(out):
 def test_kill_9_of_the_driver_costs_nothing_that_was_finished(grid, tmp_path):
     small(grid, tmp_path / "undisturbed", workers=2)
     out = tmp_path / "out"
+    begun = {}  # by cells that were finished at a kill: how often they had been begun until then
     for wanted in (5, 14):  # twice
         driver = start_driver(grid, out)
         wait_for(lambda: len(finished_cells(out)) >= wanted)
@@ -157,14 +158,13 @@ def test_kill_9_of_the_driver_costs_nothing_that_was_finished(grid, tmp_path):
         assert crew
         driver.kill()
         driver.wait()
-        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in crew), 10)
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in crew), 30)
         kept = set(finished_cells(out))
         assert wanted <= len(kept) < 24
-        before = journal(out)
-        assert all(before.count(name) == 1 for name in kept)
+        begun = {name: journal(out).count(name) for name in kept} | begun
     small(grid, out, workers=2)
     assert rows(out) == rows(tmp_path / "undisturbed")
-    assert all(journal(out).count(name) == 1 for name in kept)
+    assert begun == {name: journal(out).count(name) for name in begun}
     assert len(journal(out)) <= 24 + 8 + 2 * 2  # each kill interrupted at most both workers
 
 
@@ -260,7 +260,7 @@ def test_kill_9_of_a_dask_worker_costs_only_what_it_was_at(grid, tmp_path, sched
     wait_for(lambda: len(finished_cells(out)) >= 6)
     kept = set(finished_cells(out))
     crew[0].kill()
-    assert driver.wait(timeout=60) == 0
+    assert driver.wait(timeout=300) == 0
     assert rows(out) == rows(tmp_path / "undisturbed")
     assert all(journal(out).count(name) == 1 for name in kept)
     assert len(journal(out)) <= 24 + 8 + 2

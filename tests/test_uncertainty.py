@@ -1,6 +1,7 @@
 """What measures of uncertainty are worth: against scikit-learn, SciPy and brute force; and the command on real bundles."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -131,7 +132,9 @@ def test_the_command_judges_every_way_of_sampling(tiny_bundle, tmp_path):
     record = json.loads(done.stdout)
     assert record["images"] == 32 and record["ood"]["images"] == 8  # the unknown class is the foreign one
     assert set(record["metrics"]) == {"plain", "mc", "tta", "mc_tta", "features"}
-    assert record["sampling"] == {"mc": 6, "tta": 3, "dropout": 0.3, "depth": 2, "seed": 0}
+    assert record["sampling"] == {
+            "mc": 6, "tta": 3, "dropout": 0.3, "depth": 2, "ensemble": [], "seed": 0,
+        }  # fmt: skip
     assert [row["passes"] for row in record["stability"]] == [1, 2, 4, 6]
     dataset_pixels = doubting.own_images(open_bundle(tiny_bundle), str(own), "auto", 0)
     p = Classifier.open(tiny_bundle).predict(dataset_pixels.pixels(32))
@@ -160,6 +163,23 @@ def test_each_way_is_what_was_asked_for():
     assert {name: (way.mc, way.tta) for name, way in ways.items()} == {
         "plain": (0, 0), "mc": (8, 0), "tta": (0, 4), "mc_tta": (8, 4),
     }  # fmt: skip
+
+
+def test_an_ensemble_is_judged_beside_its_members_and_of_one_model_twice_agrees_with_itself(
+    tiny_bundle, tmp_path
+):
+    data = pictures(tmp_path / "own", ("akiec", "bcc", "mel", "nv"), 6)
+    other = tmp_path / "other.bundle"
+    shutil.copytree(tiny_bundle, other)
+    record = doubting.assess(tiny_bundle, data=str(data), tta=0, mc=0, ensemble=(other,))
+    assert set(record["metrics"]) == {"plain", "ensemble", "features"}
+    one, two = record["metrics"]["plain"]["entropy"], record["metrics"]["ensemble"]["entropy"]
+    assert one["aurc"] == pytest.approx(two["aurc"])  # the same model twice says the same
+    assert record["metrics"]["ensemble"]["variance"]["errors"]["value"] in (
+        None,
+        0.5,
+    )  # and does not differ from itself
+    assert record["sampling"]["ensemble"] == [str(other)]
 
 
 def test_what_is_known_survives_eight_bits_and_the_bundle(tiny_bundle):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Callable
 
 import cv2
@@ -16,6 +17,7 @@ KEYS = "q quit   f freeze   s snapshot"
 NOTICE = "Not a medical device"
 _GOOD, _DOUBT, _BAD = (90, 200, 90), (60, 190, 240), (90, 90, 240)  # BGR
 _TITLE = "edge-derm"
+_FONT, _LEAST_PX = cv2.FONT_HERSHEY_SIMPLEX, 360
 
 
 class Window:
@@ -23,7 +25,8 @@ class Window:
 
     def __init__(self, stop: Callable[[], None], snapshot: Callable[[np.ndarray], None]) -> None:
         try:
-            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_GUI_NORMAL)
+            cv2.resizeWindow(_TITLE, 960, 720)
         except cv2.error as error:
             raise DataError(
                 "--view window: this OpenCV has no windows (or there is no display): use --view web, or on a desktop "
@@ -51,8 +54,12 @@ class Window:
 
 
 def draw(pixels: np.ndarray, answer: Answer) -> np.ndarray:
-    """A copy of a frame, uint8 BGR [H, W, 3], with state, the label named and two more, latency, notice and keys."""
-    picture = pixels.copy()
+    """A copy of a frame with state, the label named and two more, latency, notice and keys.
+
+    uint8 BGR [H, W, 3]; below 360 lines enlarged by a whole number, so that the text can be read.
+    """
+    larger = math.ceil(_LEAST_PX / pixels.shape[0])
+    picture = cv2.resize(pixels, None, fx=larger, fy=larger) if larger > 1 else pixels.copy()
     height = picture.shape[0]
     step = max(16, height // 20)
     headline, colour = headline_of(answer)
@@ -95,7 +102,16 @@ def _bar(picture: np.ndarray, text: str, share: float, row: int, step: int) -> N
 
 
 def _text(picture: np.ndarray, text: str, row: int, step: int, colour: tuple[int, int, int]) -> None:
-    place, size = (8, row * step + step), step / 32
-    plain = text.encode("ascii", "replace").decode()
-    cv2.putText(picture, plain, place, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(picture, plain, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+    plain, room = text.encode("ascii", "replace").decode(), picture.shape[1] - 16
+    size = step / 32
+    size *= min(1.0, room / max(1, cv2.getTextSize(plain, _FONT, size, 1)[0][0]))
+    # The outline is the same text moved: a thicker one is wider in OpenCV 5, whose thickness is a font's weight.
+    for right, down in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        _write(picture, plain, (8 + right, row * step + step + down), size, (0, 0, 0))
+    _write(picture, plain, (8, row * step + step), size, colour)
+
+
+def _write(
+    picture: np.ndarray, text: str, place: tuple[int, int], size: float, colour: tuple[int, int, int]
+) -> None:
+    cv2.putText(picture, text, place, _FONT, size, colour, 1, cv2.LINE_AA)

@@ -47,6 +47,12 @@ wait_option = click.option(
 @click.option("--latency-budget", "latency_ms", type=float, metavar="MS", help="Refuse a slower release.")
 @click.option("--memory-budget", "memory_mb", type=float, metavar="MB", help="Refuse a larger one.")
 @click.option(
+    "--measured",
+    type=click.Path(path_type=Path),
+    metavar="BENCH.json",
+    help="The record of bench of this bundle on such a board: the budgets are checked against it before anything is sent.",
+)
+@click.option(
     "--keep", type=click.IntRange(2), default=3, show_default=True, metavar="N", help="Releases to keep."
 )
 @click.option("--dry-run", is_flag=True, help="Look and count; change nothing.")

@@ -16,6 +16,7 @@ SAMPLINGS = {
     "mc": "Monte-Carlo dropout",
     "tta": "views",
     "mc_tta": "dropout and views",
+    "ensemble": "ensemble",
     "features": "feature distance",
 }
 
@@ -52,6 +53,13 @@ SAMPLINGS = {
     default=None,
     metavar="head|last-K",
     help="Blocks that dropout reaches back over (default: as trained).",
+)
+@click.option(
+    "--ensemble",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="BUNDLE",
+    help="A further bundle with the same labels, asked beside this one; more than once for more of them.",
 )
 @shared.part_option
 @shared.threads_option

@@ -4,7 +4,7 @@ Everything lives under one root::
 
     store/<sha256>        what was uploaded, by content; ``<sha256>.part`` while it comes
     unpacked/<sha256>/    a wheel, unpacked once; releases hard-link its files
-    releases/<id>/        release.json, sbom.cdx.json, bundle/, venv/: complete, verified, self-tested, read-only
+    releases/<id>/        release.json, sbom.cdx.json, selftest.json, bundle/, venv/: complete, verified, self-tested, read-only
     current               symbolic link to the release that runs; switched by one rename
     previous              the one before it
     pending.json          while a new ``current`` has not shown its health: what to go back to
@@ -184,6 +184,8 @@ class Board:
             remove(folder)
             said = done.stderr.strip().splitlines() or ["it said nothing"]
             raise Refusal("self-test", "the release fails its self-test on this board: " + said[-1][:300])
+        figures = json.loads(done.stdout or "{}")
+        write_json(os.path.join(folder, "selftest.json"), dict(figures, macs=release.get("macs")))
 
     def environment(self):
         """What the release runs in: no user site, trust as this board was told."""
@@ -479,9 +481,18 @@ def probe(root):
         "memory_bytes": memory["MemTotal"],
         "available_bytes": memory.get("MemAvailable"),
         "service": find_service().name,
+        "measured": read_measured(os.path.join(root, "current", "selftest.json")),
         "trusts": os.path.isdir(os.path.join(root, "trust")),
         "user": os.geteuid(),
     }
+
+
+def read_measured(path):
+    """What the release that runs measured of itself before it was switched to, or None."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
 
 
 def read_os():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
 from edge_derm.bundle import open_bundle
+from edge_derm.deploy import budget
 from edge_derm.deploy.release import Options, Release, build
 from edge_derm.deploy.session import Session, connect
 from edge_derm.errors import EdgeDermError, TargetError
@@ -17,8 +18,6 @@ from edge_derm.measure import ssh
 _PYTHONS = ((3, 10), (3, 13))
 _LEAST_LIBC = (2, 27)
 _MACHINES = ("aarch64", "x86_64")
-_LEAST_MEMORY = 300_000_000
-_UNPACKED = 4  # a compressed byte becomes about three on disk, and is kept itself
 
 Say = Callable[[str], None]
 
@@ -32,6 +31,7 @@ def deploy(
     trust: Path | None = None,
     keep: int = 3,
     wait_s: float = 60.0,
+    measured: Path | None = None,
     dry_run: bool = False,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
@@ -43,10 +43,12 @@ def deploy(
         trust: a public key that the board is to accept bundles of from now on; the bundle must be signed by it.
         keep: releases kept on the board.
         wait_s: how long a release may take to become healthy.
+        measured: the record of ``bench`` of this model on such a board, for the check of the frame time before sending.
 
     Raises:
-        TargetError: of the connection, of the board (``board-…``), ``self-test``, ``upload-digest``, ``not-healthy``
-            (the release before runs again). BundleError: the bundle must not be sent.
+        TargetError: before anything is sent: of the connection, of the board (``board-…``), ``budget-latency``,
+            ``budget-memory``; then ``upload-digest``, ``self-test``, ``not-healthy`` (the release before runs again).
+            BundleError: the bundle must not be sent. DataError: ``budget-record``.
     """
     opened = open_bundle(bundle, trust=_keys(trust))
     with connect(ssh.parse(target), root=root, change=not dry_run) as session:
@@ -61,14 +63,20 @@ def deploy(
             {digest: 0 for digest in sizes} if dry_run else session.ask("missing", sizes)
         )
         missing_bytes = sum(sizes[digest] - offset for digest, offset in offsets.items())
-        check_room(session.board, missing_bytes, target)
+        budget.check_room(session.board, missing_bytes, target)
         record = {
             "target": target,
             "release": release.record["id"],
             "dry_run": dry_run,
             "bytes_to_send": missing_bytes,
         }
-        record |= {"bytes_in_release": sum(sizes.values()), "files_to_send": len(offsets)}
+        expected = budget.expect(release.record, session.board, measured)
+        budget.check(expected, options, target)
+        record |= {
+            "expected": expected,
+            "bytes_in_release": sum(sizes.values()),
+            "files_to_send": len(offsets),
+        }
         if dry_run:
             return record | {"previous": None, "healthy": None, "board": session.board}
         _trust(session, trust)
@@ -166,22 +174,6 @@ def check_board(board: Mapping[str, Any], target: str) -> None:
             f"{target}: expected glibc {_dotted(_LEAST_LIBC)} or newer, got {name or 'another C library'} {version}: "
             "use Debian 12, Ubuntu 22.04 or newer",
             code="board-libc",
-        )
-
-
-def check_room(board: Mapping[str, Any], missing_bytes: int, target: str) -> None:
-    """Refuse before anything is sent. Raises TargetError ``board-space``, ``board-memory``."""
-    needed = _UNPACKED * missing_bytes + 50_000_000
-    if board["free_bytes"] < needed:
-        raise TargetError(
-            f"{target}: expected {needed:,} free bytes for the release, got {board['free_bytes']:,}: make room, or give --root on "
-            "another disk",
-            code="board-space",
-        )
-    if (board["available_bytes"] or _LEAST_MEMORY) < _LEAST_MEMORY:
-        raise TargetError(
-            f"{target}: expected {_LEAST_MEMORY:,} bytes of free memory, got {board['available_bytes']:,}: stop other programs",
-            code="board-memory",
         )
 
 

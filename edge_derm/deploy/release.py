@@ -27,6 +27,7 @@ from edge_derm.deploy.unit import camera_arguments, unit_text
 from edge_derm.errors import TargetError
 from edge_derm.measure import process
 from edge_derm.measure.cache import recipe_folder
+from edge_derm.steps import inspect
 
 _STAMP = (1980, 1, 1, 0, 0, 0)
 _LEFT_OUT = {"__pycache__", "modeling"}
@@ -89,6 +90,7 @@ def build(bundle: Bundle, board: Mapping[str, Any], options: Options) -> Release
     sbom.check(bundle, record["wheels"])
     record["sbom"] = _keep(blobs, sbom.dumps(sbom.document(bundle, wheels)))
     record["budget"] = {"lsb": options.lsb, "latency_ms": options.latency_ms, "memory_mb": options.memory_mb}
+    record["macs"] = inspect(bundle.path)["macs"]
     record["system_site"] = options.source == "picamera2"
     digest = hashlib.sha256(
         json.dumps([record, options.source, options.trust], sort_keys=True).encode()

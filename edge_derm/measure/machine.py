@@ -93,7 +93,8 @@ def client() -> tuple[str, ...]:
     key = ("-i", f"{parts}/key", "-o", "IdentitiesOnly=yes")
     known = ("-o", f"HostKeyAlias={system.HOST}", "-o", f"UserKnownHostsFile={parts}/known_hosts")
     # No update of the known hosts, and patience: two emulated cores may be busy.
-    return ("ssh", "-F", "none", *key, *known, "-o", "UpdateHostKeys=no", "-o", "ConnectTimeout=60")
+    patience = ("-o", "ConnectTimeout=60", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=20")
+    return ("ssh", "-F", "none", *key, *known, "-o", "UpdateHostKeys=no", *patience)
 
 
 def _address(port: int) -> Address:

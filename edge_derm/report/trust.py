@@ -20,6 +20,7 @@ SAMPLINGS = {
     "mc": "Monte-Carlo dropout",
     "tta": "views (test-time augmentation)",
     "mc_tta": "dropout and views",
+    "ensemble": "an ensemble of bundles",
     "features": "feature distance",
 }
 
