@@ -12,7 +12,7 @@ import chain_models  # noqa: E402
 from edge_derm import steps  # noqa: E402
 from edge_derm.data import open_dataset, split  # noqa: E402
 from edge_derm.errors import ModelError  # noqa: E402
-from edge_derm.modeling import architecture, runs, export as exporting  # noqa: E402
+from edge_derm.modeling import architecture, runs, stages, export as exporting  # noqa: E402
 from edge_derm.modeling.compression import chain as chains  # noqa: E402
 from edge_derm.modeling.compression import (  # noqa: E402
     cluster,
@@ -445,6 +445,32 @@ def test_a_resumed_compression_equals_an_uninterrupted_one(kind, parent, tmp_pat
     ):
         assert np.array_equal(a, b)
     assert resumed["history"] == whole["history"]
+
+
+@pytest.mark.slow
+def test_tuning_at_another_size_keeps_weights_and_parameters_and_counts_macs_anew(parent, tmp_path):
+    """One optimizer step at a vanishing rate on a larger input: the same network, by shape and by weights."""
+    record = steps.compress(
+        parent,
+        tmp_path / "larger",
+        method="distill",
+        teachers=(str(parent),),
+        size_px=64,
+        epochs=1,
+        learning_rate=1e-12,
+    )
+    model, before = runs.load(tmp_path / "larger")[0], runs.load(parent)[0]
+    assert model.input_shape == (None, 64, 64, 3) and record["size_px"] == 64
+    kernels = [
+        [layer.kernel.numpy() for layer in net.layers if hasattr(layer, "kernel")] for net in (model, before)
+    ]
+    for ours, theirs in zip(*kernels):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert record["macs"] == stages.macs(0.25, 64, len(record["classes"]))
+    assert record["parent"]["macs"] == stages.macs(0.25, 32, len(record["classes"]))
+    with pytest.raises(ModelError) as caught:
+        steps.compress(parent, tmp_path / "none", method="distill", teachers=(str(parent),), size_px=16)
+    assert caught.value.code == "size-range"
 
 
 @pytest.mark.slow

@@ -38,6 +38,13 @@ from . import options as shared
     metavar="RUN",
     help="Whom to learn from, repeatable for an ensemble; other widths and sizes are welcome (default: the run itself).",
 )
+@click.option(
+    "--size",
+    "size_px",
+    type=int,
+    default=None,
+    help="Side of the input in pixels (default: the run's). The file's bytes do not depend on it.",
+)
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--data", metavar="DIR", help="Images (default: those the run was trained on).")
 @shared.seed_option

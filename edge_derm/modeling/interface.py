@@ -72,3 +72,17 @@ def _last_activation(model: keras.Model) -> str:
 def forget() -> None:
     """Drop what Keras keeps of models made before in this process, their names included, as if it were a fresh one."""
     keras.backend.clear_session()
+
+
+def resized(model: keras.Model, size_px: int) -> keras.Model:
+    """The same network with the same weights for square images of another side; convolutions do not mind.
+
+    Raises:
+        ModelError: ``size-range``.
+    """
+    if not 32 <= size_px <= 1024:
+        raise ModelError(f"size: expected 32 to 1024 pixels, got {size_px}", code="size-range")
+    image = keras.Input((size_px, size_px, model.input_shape[-1]), name="image")
+    copy = keras.models.clone_model(model, input_tensors=image)
+    copy.set_weights(model.get_weights())
+    return copy

@@ -39,7 +39,7 @@ class TrainConfig:
     attention: bool = False
     harden: float = 0.0  # norm of universal perturbations trained against, as a share of the images'; 0: none
     start_share: float = 0.5  # of the epochs, first, on views of 128 pixels where later ones are larger
-    views_px: int | None = None  # side of the later views; None: see ``views_px``
+    views_px: int | None = None  # side of the later views; None: see ``views_of``
 
     @property
     def peak(self) -> float:
@@ -47,18 +47,19 @@ class TrainConfig:
         return self.learning_rate or (2e-3 if self.weights else 1e-2)
 
 
-def views_px(config: TrainConfig) -> int:
-    """Side of the views that the network is trained on last: five sixths of its input's, where that is large enough.
+def views_of(size_px: int) -> int:
+    """Side of the views that a network of this input is trained on last: five sixths of it, where that is large enough.
 
     A crop shows a lesion larger than the whole picture does, so a network trained on crops of its own input size meets smaller
     lesions later than it has learnt (Touvron et al., 2019, https://arxiv.org/abs/1906.06423); smaller views also train faster.
     """
-    if config.harden:  # the perturbations are as large as the input
-        return config.size_px
-    if config.views_px:
-        return config.views_px
-    smaller = int(config.size_px * 5 / 6 / STRIDE + 0.5) * STRIDE
-    return smaller if config.size_px % STRIDE == 0 and smaller >= 128 else config.size_px
+    smaller = int(size_px * 5 / 6 / STRIDE + 0.5) * STRIDE
+    return smaller if size_px % STRIDE == 0 and smaller >= 128 else size_px
+
+
+def views_px(config: TrainConfig) -> int:
+    """Side of the later views of a run; a perturbation to harden against is as large as the input."""
+    return config.size_px if config.harden else config.views_px or views_of(config.size_px)
 
 
 def side(config: TrainConfig, epoch: int, epochs: int) -> int:

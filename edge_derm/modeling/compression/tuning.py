@@ -22,9 +22,9 @@ from edge_derm.modeling import architecture, runs
 from edge_derm.modeling.checkpoint import State
 from edge_derm.modeling.compression import cluster, prune, qat, quantise
 from edge_derm.modeling.compression.chain import Layer, fold, unfold
-from edge_derm.modeling.interface import input_size
+from edge_derm.modeling.interface import input_size, resized
 from edge_derm.modeling.normalising import trained_twin
-from edge_derm.modeling.recipe import STRIDE, TrainConfig
+from edge_derm.modeling.recipe import TrainConfig, views_of
 from edge_derm.modeling.session import Session
 from edge_derm.modeling.scoring import probabilities
 from edge_derm.modeling.training import Callback, carry_out
@@ -49,6 +49,7 @@ class Settings:
     weight: float = 2.0  # of the teacher in the loss; that of the labels is 1
     temperature: float | None = None  # None: 2; qat, which is to decide alike: 1
     epochs: int = 10
+    size_px: int | None = None  # of the input; None: the parent's
     learning_rate: float | None = None  # None: 1e-3; qat, which only moves weights by a few steps: 1e-4
     seed: int = 0
 
@@ -78,7 +79,7 @@ class Tuning(Session):
         temperature = self.settings.temperature or (1.0 if self.settings.method == "qat" else 2.0)
         softened = []
         for size_px, teacher in self.teachers:
-            side = _alike(images.shape[1], size_px / self.config.size_px)
+            side = views_of(size_px)  # it sees lesions as large as it learnt them
             seen = images if side == images.shape[1] else tf.image.resize(images, (side, side))
             softened.append(tf.nn.softmax(teacher(seen, training=False) / temperature))
         wanted = tf.add_n(softened) / len(softened)
@@ -136,6 +137,8 @@ def compress(
         ModelError: ``method-unknown``, ``distill-teacher``, ``labels-differ``, ``prune-…``, ``cluster-…``, ``chain-structure``,
             ``run-differs``, ``training-diverged``.
     """
+    if settings.size_px is not None:
+        parent, run = resized(parent, settings.size_px), {**run, "size_px": settings.size_px}
     config = _config(run, settings)
     teachers = _teachers(parent, run, settings)
     identity = _identity(parent, dataset, parts, config, settings)
@@ -204,12 +207,6 @@ def shared(assignments: Mapping[str, np.ndarray]) -> Constraint:
     return settle
 
 
-def _alike(side: int, ratio: float) -> int:
-    """The side at which a teacher of ``ratio`` times the input sees what the student sees at ``side``."""
-    wanted = side * ratio
-    return round(wanted / STRIDE) * STRIDE if side % STRIDE == 0 else round(wanted)
-
-
 def _few(indices: np.ndarray, number: int, seed: int) -> np.ndarray:
     if len(indices) <= number:
         return indices
@@ -232,6 +229,7 @@ def _config(run: Mapping[str, Any], settings: Settings) -> TrainConfig:
         weight_decay=0.0 if settings.method == "qat" else TrainConfig.weight_decay,
         seed=settings.seed,
         ema_epochs=min(TrainConfig.ema_epochs, settings.epochs / 5),
+        start_share=0.0,  # it has learnt from small views already
     )
 
 
