@@ -80,9 +80,7 @@ NORMS = {"2": (2.0,), "inf": (math.inf,), "both": (2.0, math.inf)}
     is_flag=True,
     help="Only the table: no channels, defences, detector, corruptions and pictures.",
 )
-@click.option(
-    "--gate", type=click.Path(path_type=Path), metavar="FILE.toml", help="Limits that must hold, else exit 1."
-)
+@shared.gate_option
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep the perturbations and the detector."
 )

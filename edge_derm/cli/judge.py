@@ -16,9 +16,7 @@ from . import options as shared
 @click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
 @shared.data_option
 @click.option("--against", type=click.Path(path_type=Path), metavar="RUN|BUNDLE", help="The float parent.")
-@click.option(
-    "--gate", type=click.Path(path_type=Path), metavar="FILE.toml", help="Limits that must hold, else exit 1."
-)
+@shared.gate_option
 @shared.part_option
 @shared.threads_option
 @shared.json_option

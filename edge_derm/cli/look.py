@@ -44,27 +44,9 @@ def describe(tensor: dict[str, Any]) -> str:
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "--mc",
-    type=click.IntRange(0, 1024),
-    default=0,
-    metavar="N",
-    help="Monte-Carlo dropout: N passes, the first layers once.",
-)
-@click.option(
-    "--tta",
-    type=click.IntRange(0, 64),
-    default=0,
-    metavar="N",
-    help="Test-time augmentation: N views (8 turns and mirrors, then mild colour).",
-)
-@click.option(
-    "--dropout",
-    type=click.FloatRange(0, 0.9),
-    default=None,
-    metavar="P",
-    help="Rate of --mc (default: what the model was trained with).",
-)
+@shared.passes_option(0, "Monte-Carlo dropout: N passes, the first layers once.")
+@shared.views_option(0, "Test-time augmentation: N views (8 turns and mirrors, then mild colour).")
+@shared.dropout_rate_option
 @click.option(
     "--ensemble",
     type=click.Path(path_type=Path),

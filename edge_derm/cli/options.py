@@ -34,6 +34,27 @@ backend_option = click.option(
     "onnxruntime-tensorrt, opencv.",
 )
 
+gate_option = click.option(
+    "--gate", type=click.Path(path_type=Path), metavar="FILE.toml", help="Limits that must hold, else exit 1."
+)
+dropout_rate_option = click.option(
+    "--dropout",
+    type=click.FloatRange(0, 0.9),
+    default=None,
+    metavar="P",
+    help="Rate of --mc (default: what the model was trained with).",
+)
+
+
+def passes_option(default: int | None, what: str) -> Callable:
+    """``--mc``: passes under dropout."""
+    return click.option("--mc", type=click.IntRange(0, 1024), default=default, metavar="N", help=what)
+
+
+def views_option(default: int, what: str) -> Callable:
+    """``--tta``: views of an image."""
+    return click.option("--tta", type=click.IntRange(0, 64), default=default, metavar="N", help=what)
+
 
 def out_option(what: str) -> Callable:
     """``--out`` as a path that is written whole or not at all."""

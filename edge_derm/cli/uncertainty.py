@@ -29,23 +29,9 @@ SAMPLINGS = {
     metavar="DIR",
     help="Foreign images: classes the model does not know (as --data: those of its own classes it does not know).",
 )
-@click.option(
-    "--mc",
-    type=click.IntRange(0, 1024),
-    default=None,
-    metavar="N",
-    help="Passes under dropout (default: 32 where the model was trained with it).",
-)
-@click.option(
-    "--tta", type=click.IntRange(0, 64), default=8, show_default=True, metavar="N", help="Views of an image."
-)
-@click.option(
-    "--dropout",
-    type=click.FloatRange(0, 0.9),
-    default=None,
-    metavar="P",
-    help="Rate of --mc (default: what the model was trained with).",
-)
+@shared.passes_option(None, "Passes under dropout (default: 32 where the model was trained with it).")
+@shared.views_option(8, "Views of an image (default: 8).")
+@shared.dropout_rate_option
 @click.option(
     "--dropout-depth",
     "depth",
