@@ -45,6 +45,7 @@ def judge(dataset: Dataset, work: Path) -> dict[str, Any]:
     """The record of the cells that are there."""
     made = [c for c in CANDIDATES if (work / f"{c.name}.npz").is_file()]
     rows = [row(candidate, dataset.labels, work) for candidate in made]
+    ranked = ranking(rows) if len(rows) >= 12 else None
     filed = [c for c in made if (work / f"{c.name}.files.npz").is_file()]
     return {
         "record": "infoplane-study",
@@ -56,7 +57,8 @@ def judge(dataset: Dataset, work: Path) -> dict[str, Any]:
             "bins": infoplane.BINS,
         },
         "candidates": rows,
-        "ranking": ranking(rows) if len(rows) >= 8 else None,
+        "ranking": ranked,
+        "conclusion": None if ranked is None else conclude(ranked),
         "files": quantised(filed, work) if len(filed) >= 4 else None,
         "survey": survey(dataset.spec, work),
         "environment": environment(command=" ".join(["python", *(Path(word).name for word in sys.argv)])),
@@ -129,6 +131,27 @@ def ranking(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                         "lost_by_first_choice": float(final.max() - final[int(values.argmax())]),
                     }
                 )
+    return told
+
+
+def conclude(rows: list[dict[str, Any]]) -> list[str]:
+    """One sentence an epoch, final figure and baseline: whether the plane orders the candidates better, by its interval alone."""
+    told = []
+    mine = {(r["epoch"], r["final"]): r["tau"] for r in rows if r["ranker"] == "information"}
+    for r in rows:
+        ahead = r["information_ahead"]
+        if ahead is None or r["final"] not in ("validation_selection", "test_balanced"):
+            continue
+        verdict = (
+            "better"
+            if ahead["low"] > 0
+            else "worse" if ahead["high"] < 0 else "neither better nor worse, as far as these candidates tell"
+        )
+        told.append(
+            f"After {r['epoch']} of {EPOCHS} epochs, against final {r['final'].replace('_', ' ')}: I(T;Y) tau "
+            f"{mine[r['epoch'], r['final']]['value']:.2f}, {r['ranker'].replace('_', ' ')} {r['tau']['value']:.2f}; difference "
+            f"{ahead['value']:+.2f} ({ahead['low']:+.2f} to {ahead['high']:+.2f}): {verdict}."
+        )
     return told
 
 
@@ -240,7 +263,13 @@ def main() -> None:
                 job()
                 print(name, flush=True)
     if given.json:
-        files.write_json(given.json, clean(judge(dataset, given.work)))
+        record = judge(dataset, given.work)
+        files.write_json(given.json, clean(record))
+        print(
+            "\n".join(
+                record["conclusion"] or [f"{len(record['candidates'])} of at least 12 candidates are there"]
+            )
+        )
 
 
 if __name__ == "__main__":
