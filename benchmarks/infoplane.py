@@ -224,7 +224,7 @@ def survey(data: str, work: Path) -> dict[str, Any] | None:
     found = choosing.survey([work / name for name in names], data=data, part="test", samples=1000)
     for point in found["points"]:
         point["model"] = Path(point["model"]).name
-        point["recording_share"] = sum(at["seconds"] for at in point.pop("path") or [])
+        point["recording_s"] = sum(at["seconds"] for at in point.pop("path") or [])
     return {key: found[key] for key in ("part", "images", "h_y", "points", "classes", "starts")}
 
 
