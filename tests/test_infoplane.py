@@ -19,6 +19,9 @@ from sklearn.metrics.cluster import expected_mutual_information
 from sklearn.metrics.cluster._supervised import contingency_matrix
 
 from edge_derm import choosing, cli
+from edge_derm.bundle import Provenance
+from edge_derm.data import open_dataset, split
+from edge_derm.data.split import again, thin
 from edge_derm.errors import DataError
 from edge_derm.report import page
 from edge_derm.runtime import Classifier
@@ -215,6 +218,44 @@ def test_the_other_start_catches_up_where_its_path_reaches_the_first_epoch_of_th
     assert choosing.caught_up(None, leader) is None
 
 
+def test_smaller_shares_lie_inside_larger_ones_and_are_judged_on_the_same_images():
+    dataset = open_dataset("synthetic:200")
+    whole = split(dataset, seed=0)
+    thinned = [thin(dataset, whole, share) for share in (0.1, 0.3, 0.6, 1.0)]
+    assert thinned[-1] is whole
+    for fewer, more in zip(thinned, thinned[1:]):
+        assert set(fewer.parts["train"]) < set(more.parts["train"])
+        assert np.array_equal(fewer.parts["validation"], whole.parts["validation"])
+        assert fewer.digest != more.digest
+    for parts in thinned:
+        groups = {dataset.samples[i].group for i in parts.parts["train"]}
+        expected = [i for i in whole.parts["train"] if dataset.samples[i].group in groups]
+        assert parts.parts["train"].tolist() == expected  # whole lesions
+        assert set(dataset.targets(parts.parts["train"])) == set(dataset.targets())
+        remade = again(dataset, json.loads(json.dumps(parts.recipe)))
+        assert remade.digest == parts.digest and np.array_equal(remade.parts["train"], parts.parts["train"])
+    assert "share" not in whole.recipe  # records of whole splits stay what they were
+    with pytest.raises(DataError) as caught:
+        thin(dataset, whole, 0)
+    assert caught.value.code == "split-share"
+
+
+def candidate(dataset, seed):
+    parts = split(dataset, seed=seed)
+    made = Provenance(data_digest=dataset.digest, split=parts.recipe)
+    return choosing.Candidate(Path(f"seed-{seed}"), "run", dataset.labels, 32, made, np.zeros_like, {}, "")
+
+
+def test_a_model_that_learned_from_the_images_judged_on_is_refused():
+    dataset = open_dataset("synthetic:120")
+    models = [candidate(dataset, 0), candidate(dataset, 0), candidate(dataset, 1)]
+    chosen = choosing.common_images(models[:2], "synthetic:120", "auto")
+    assert chosen.part == "validation" and len(chosen.indices) > 5
+    with pytest.raises(DataError) as caught:
+        choosing.common_images(models, "synthetic:120", "auto")
+    assert caught.value.code == "part-trained" and "seed-1" in str(caught.value)
+
+
 def test_the_studys_rank_correlation_is_scipys_and_knows_ties():
     sys.path.insert(0, str(BENCHMARKS))
     try:
@@ -247,7 +288,6 @@ def trained(tmp_path_factory):
     """One recipe on three shares of the same images; and ``seen``, on all of them with its path recorded, killed once."""
     pytest.importorskip("keras", reason="Keras is not installed")
     from edge_derm import steps
-    from edge_derm.data import open_dataset
     from edge_derm.modeling import plane, training
 
     folder = tmp_path_factory.mktemp("plane")
