@@ -132,9 +132,8 @@ def test_the_command_judges_every_way_of_sampling(tiny_bundle, tmp_path):
     record = json.loads(done.stdout)
     assert record["images"] == 32 and record["ood"]["images"] == 8  # the unknown class is the foreign one
     assert set(record["metrics"]) == {"plain", "mc", "tta", "mc_tta", "features"}
-    assert record["sampling"] == {
-            "mc": 6, "tta": 3, "dropout": 0.3, "depth": 2, "ensemble": [], "seed": 0,
-        }  # fmt: skip
+    asked = {"mc": 6, "tta": 3, "dropout": 0.3, "depth": 2, "ensemble": [], "seed": 0}
+    assert record["sampling"] == asked
     assert [row["passes"] for row in record["stability"]] == [1, 2, 4, 6]
     dataset_pixels = doubting.own_images(open_bundle(tiny_bundle), str(own), "auto", 0)
     p = Classifier.open(tiny_bundle).predict(dataset_pixels.pixels(32))

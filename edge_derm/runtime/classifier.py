@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from edge_derm.errors import BackendError, DataError
 from edge_derm.runtime import decision
 from edge_derm.runtime.backends import ONNX_BACKENDS, Engine, load_engine
 from edge_derm.runtime.decision import Prediction
-from edge_derm.runtime.encoding import encoder
+from edge_derm.runtime.encoding import Write, encoder
 
 _PIXEL = np.dtype(np.uint8)
 
@@ -149,7 +149,7 @@ class Classifier:
 
     def stored(self, images: np.ndarray) -> np.ndarray:
         """The model's own scores as its output tensor stores them: [N, C] of its dtype."""
-        images = self._checked(images)
+        images = self.checked(images)
         if (
             len(images) == 1
         ):  # the camera's path: after an inference nothing of this is in the caches, every call counts
@@ -164,6 +164,16 @@ class Classifier:
                     rows.append(self._run(engine, images[:group]))
                     images = images[group:]
         return np.concatenate(rows)
+
+    def raw_written(self, write: Callable[[Write, np.ndarray], None]) -> np.ndarray:
+        """float32 [B, C]: as ``raw``, of a full batch that ``write(encode, tensor)`` itself puts into the tensor [B, S, S, 3].
+
+        ``encode(images, out)`` writes uint8 images as the model stores them.
+        """
+        engine = self._batch_engine or self._engine
+        with self._lock:
+            scores = engine.run(lambda tensor: write(self._write, tensor))[0]
+        return self._real(scores.reshape(len(scores), -1))
 
     def calibrated(self, raw: np.ndarray) -> np.ndarray:
         """float32 [N, C]: probabilities from ``raw`` scores by everything the manifest holds."""
@@ -243,7 +253,8 @@ class Classifier:
             return stored.astype(np.float32, copy=False)
         return self._values.take(stored.view(np.uint8 if stored.itemsize == 1 else np.uint16))
 
-    def _checked(self, images: np.ndarray) -> np.ndarray:
+    def checked(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [N, S, S, 3], whatever ``predict`` takes; raises as it does."""
         if isinstance(images, np.ndarray) and images.dtype == _PIXEL and images.shape == self._shape:
             return images[np.newaxis]
         if not isinstance(images, np.ndarray) or images.dtype != _PIXEL:
