@@ -21,12 +21,12 @@ from typing import Any
 
 import click
 
-from edge_derm import steps
-from edge_derm.cli.options import clean
+from edge_derm import judging, steps
+from edge_derm.bundle import Bundle, open_bundle
 from edge_derm.files import write_json
 from edge_derm.measure.environment import environment
 from edge_derm.modeling import runs
-from edge_derm.bundle import Bundle, open_bundle
+from edge_derm.records import clean
 from edge_derm.runtime import Classifier
 from edge_derm.selection import Selection, select
 from edge_derm.trust.evaluate import figures
@@ -99,7 +99,7 @@ def judge(run: Path, bundle: Bundle, spec: str) -> dict[str, Any]:
     labels = bundle.manifest.labels
     chosen = select(spec, part="test", provenance=bundle.manifest.provenance, labels=labels, seed=SEED)
     pixels = chosen.pixels(bundle.manifest.input.size_px)
-    scores = {"float": steps.parent_probabilities(run, chosen, bundle)}
+    scores = {"float": judging.parent_probabilities(run, chosen, bundle)}
     for name, kernels in KERNELS.items():
         scores[f"int8_{name}"] = Classifier.open(bundle, kernels=kernels).predict(pixels)
     decided = {name: p.argmax(axis=1) for name, p in scores.items()}
