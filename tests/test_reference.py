@@ -27,7 +27,7 @@ def test_one_command_rebuilds_and_judges_the_reference_models_and_goes_on_where_
         for path in tmp_path.glob("*/*")
         if path.name in ("run.json", "model.tflite")
     }
-    assert len(kept) == 6  # three runs, three bundles
+    assert len(kept) == 8  # four runs, four bundles
     models = record["models"]
     assert models["reference"]["size_px"] == 64 and models["small"]["size_px"] == 32
     # more pixels cost multiplications, not bytes: the weights are the same in number
