@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -20,7 +24,7 @@ from edge_derm.deploy import agent, budget, deploying
 from edge_derm.deploy.release import Options, build, own_wheel, requirements
 from edge_derm.deploy.unit import unit_text
 from edge_derm.errors import BundleError, DataError, TargetError
-from processes import alive
+from processes import alive, children, wait_for
 
 BOARD = {
     "python": [3, 11, 2],
@@ -112,6 +116,57 @@ def test_a_board_told_whom_to_trust_runs_signed_bundles_only(
     assert not [
         path for path in Path(root).rglob("*") if path.is_file() and secret in path.read_text("latin-1")
     ]
+
+
+@pytest.mark.slow
+def test_the_connection_cut_at_any_moment_leaves_a_whole_release_and_the_next_deployment_succeeds(
+    server: Any, root: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    options = Options(service=None)
+    first = deploying.deploy(tiny_bundle, server.name, options, root=root)["release"]
+    changed = tmp_path / "changed.bundle"
+    shutil.copytree(tiny_bundle, changed)
+    begun_s = time.monotonic()
+    deploying.deploy(changed, server.name, Options(service=None, lsb=3), root=root)
+    spent_s = time.monotonic() - begun_s
+    cuts = 0
+    for number in range(10):
+        update_bundle(open_bundle(changed), abstain_threshold=0.1 + number / 20)
+        timer = threading.Timer(spent_s * (number + 0.5) / 10, cut_connections)
+        timer.start()
+        try:
+            deploying.deploy(changed, server.name, options, root=root)
+        except TargetError as error:
+            cuts += error.code != "deploy-busy"
+        timer.cancel()
+        current = os.readlink(Path(root) / "current").rpartition("/")[2]
+        record = json.loads((Path(root) / "current" / "release.json").read_text())
+        assert record["id"] == current
+        for name, digest in record["bundle"].items():
+            assert (
+                hashlib.sha256((Path(root) / "current" / "bundle" / name).read_bytes()).hexdigest() == digest
+            )
+    assert cuts >= 3
+    last = wait_for(lambda: not_busy(lambda: deploying.deploy(tiny_bundle, server.name, options, root=root)))
+    assert last["healthy"] and last["release"] == first
+    assert not [name for name in os.listdir(Path(root) / "releases") if name.startswith(".")]
+
+
+def cut_connections() -> None:
+    """Kill every ssh client that this process started."""
+    for pid, name in children(os.getpid()).items():
+        if name == "ssh":
+            os.kill(pid, signal.SIGKILL)
+
+
+def not_busy(deployment: Callable[[], dict]) -> dict | None:
+    """None while the board's half of a cut connection still finishes its step."""
+    try:
+        return deployment()
+    except TargetError as error:
+        if error.code != "deploy-busy":
+            raise
+        return None
 
 
 @pytest.mark.slow
