@@ -81,6 +81,21 @@ def test_the_mask_is_what_the_arithmetic_says(model, pixels):
     )  # the fixture's masks do differ by place
 
 
+def test_training_pulls_the_masks_mean_logit_to_zero_and_inference_does_not(model, pixels):
+    """What keeps a mask from saturating: 0.1 · (mean logit)², a part of a training step's loss."""
+    images = pixels[:8].astype(np.float32) / 128 - 1
+    mask = attention.masks(model, pixels[:8]).astype(np.float64)
+    mean = np.log(mask / (1 - mask)).mean()
+    head = architecture.logits_of(model)
+    head(images, training=False)
+    assert head.losses == []
+    layer = model.get_layer(attention.NAME)
+    layer(features(model, pixels[:8]), training=True)
+    assert [float(loss) for loss in layer.losses] == [pytest.approx(0.1 * mean**2, rel=1e-4)]
+    head(images, training=True)
+    assert len(head.losses) == 1 and abs(mean) > 0.01
+
+
 def test_a_model_without_attention_has_no_masks(pixels):
     with pytest.raises(ModelError) as caught:
         attention.masks(architecture.build({}, size_px=SIZE_PX, classes=3), pixels)

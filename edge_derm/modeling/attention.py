@@ -18,6 +18,7 @@ import tensorflow as tf
 from edge_derm.errors import ModelError
 
 NAME = "attention"
+CENTRING = 0.1  # in training, times the square of the mask's mean logit: without it masks went to 0 everywhere (measured)
 SEED = 0  # of the first kernel; drawn apart, so that a network with attention otherwise starts as one without
 
 
@@ -50,8 +51,11 @@ class SpatialAttention(keras.layers.Layer):
         layer.set_weights(weights)
         return layer
 
-    def call(self, x: Any) -> Any:
-        return x * (1.0 + self.mask(x))
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        seen = logits(x, *self.weights)
+        if training:
+            self.add_loss(CENTRING * tf.square(tf.reduce_mean(seen)))
+        return x * (1.0 + tf.sigmoid(seen))
 
     def mask(self, x: Any) -> Any:
         """float32 [N, H, W, 1] in (0, 1) of a feature map [N, H, W, C]."""
@@ -63,8 +67,13 @@ class SpatialAttention(keras.layers.Layer):
 
 def mask(x: Any, squeeze: Any, squeeze_bias: Any, look: Any, look_bias: Any) -> Any:
     """The mask [N, H, W, 1] of a feature map [N, H, W, C], from the four weights of the layer in their order."""
+    return tf.sigmoid(logits(x, squeeze, squeeze_bias, look, look_bias))
+
+
+def logits(x: Any, squeeze: Any, squeeze_bias: Any, look: Any, look_bias: Any) -> Any:
+    """What the mask is the sigmoid of, [N, H, W, 1]."""
     squeezed = tf.nn.relu6(tf.nn.conv2d(x, squeeze, 1, "SAME") + squeeze_bias)
-    return tf.sigmoid(tf.nn.conv2d(squeezed, look, 1, "SAME") + look_bias)
+    return tf.nn.conv2d(squeezed, look, 1, "SAME") + look_bias
 
 
 def masks(model: keras.Model, pixels: np.ndarray, *, batch: int = 64) -> np.ndarray:

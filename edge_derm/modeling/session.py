@@ -169,6 +169,7 @@ class Session:
                     wanted, logits, from_logits=True, label_smoothing=self.config.label_smoothing
                 )
             ) + self.pull(images, raw)
+            loss += sum(self.logits.losses)  # of its layers (attention's)
         variables = self.live.trainable_variables
         slopes, up = tape.gradient(loss, (variables, r))
         self.optimizer.apply_gradients(zip(slopes, variables))
