@@ -10,6 +10,7 @@ from edge_derm import judging, steps
 from edge_derm.bundle import Calibration, open_bundle, update_bundle
 from edge_derm.report import page, trust
 from edge_derm.runtime.measures import measures
+from edge_derm.runtime import known
 from edge_derm.trust import calibrating, parity, uncertainty
 from edge_derm.trust.evaluate import evaluate
 
@@ -120,3 +121,19 @@ def test_a_bundles_report_opens_with_its_model_card(tiny_bundle, tmp_path):
         and "never abstains" not in html
         and "rare ones are called less often" in html
     )
+
+
+def test_the_card_says_whose_answer_is_named_and_who_tells_foreign_pictures(tiny_bundle, tmp_path):
+    steps.report([tiny_bundle], tmp_path / "plain.html")
+    plain = (tmp_path / "plain.html").read_text()
+    assert "unless it abstains." in plain and "own answer" not in plain
+    stored = known.remember(np.ones((3, 16)), 0.2)
+    update_bundle(
+        open_bundle(tiny_bundle),
+        calibration=Calibration(shift=(0.0, 1.0, 0.0, 0.0), weights=(1.0, 0.5, 1.0, 1.0)),
+        parts={known.PART: (known.ROLE, stored.dumps())},
+    )
+    steps.report([tiny_bundle], tmp_path / "fitted.html")
+    fitted = (tmp_path / "fitted.html").read_text()
+    assert "own answer" in fitted and "predict calls it foreign" in fitted
+    assert "rare ones are called less often" not in fitted

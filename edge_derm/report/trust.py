@@ -293,6 +293,11 @@ def twice(record: Record) -> str:
     )
 
 
+def tells_foreign(manifest: Record) -> bool:
+    """Whether the bundle holds what it knows, so that ``predict`` can tell what it does not."""
+    return any(entry["role"] == "known" for entry in manifest["files"].values())
+
+
 def card(record: Record) -> str:
     """The model card of a bundle, from its manifest."""
     manifest = record.get("manifest")
@@ -318,7 +323,12 @@ def card(record: Record) -> str:
     )
     limits = [
         "Pictures from another camera, clinic or population are another matter: evaluate on your own before any use.",
-        "It knows its classes only: every picture gets one of them, a foreign one too, unless it abstains.",
+        "It knows its classes only: every picture gets one of them, a foreign one too, unless it abstains"
+        + (
+            " or predict calls it foreign; the camera and microcontrollers do not."
+            if tells_foreign(manifest)
+            else "."
+        ),
     ]
     if manifest["temperature"] is None:
         limits.append("Not calibrated: its probabilities are not frequencies (edge-derm calibrate).")
