@@ -5,6 +5,7 @@ As ``steps``, each returns its command's record.
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -240,6 +241,7 @@ def calibrate(
             if stored is None
             else {"known_images": len(stored.stored), "threshold": stored.threshold, "share": strange}
         ),
+        "known": None if stored is None or not dry_run else base64.b64encode(stored.dumps()).decode(),
         **fitted,
         "class_quantiles": fit.class_quantiles,
         "scale": fit.scaling.scale,
@@ -263,6 +265,9 @@ def accept(path: Path, *, record: Path) -> dict[str, Any]:
         changed = bundle.manifest.updated(**{name: found[name] for name in names})
         text = json.dumps(plain(changed) | {"calibration": found["calibration"]})
         checked = loads(text.encode())
+        features = base64.b64decode(found.get("known") or "", validate=True)
+        if features:
+            known.Known.loads(features, str(record))
     except (OSError, ValueError, KeyError, TypeError, BundleError) as error:
         raise DataError(
             f"{record}: expected the record of 'edge-derm calibrate --dry-run --json {record.name}', got something else: {error}",
@@ -275,8 +280,9 @@ def accept(path: Path, *, record: Path) -> dict[str, Any]:
         )
     signed = (bundle.path / "signature.json").exists()
     rest = None if checked.calibration == Calibration() else checked.calibration
-    update_bundle(bundle, **{name: getattr(checked, name) for name in names}, calibration=rest)
-    return {**found, "bundle": str(path), "dry_run": False, "signature_removed": signed}
+    parts = {"parts": {known.PART: (known.ROLE, features)}} if features else {}
+    update_bundle(bundle, **{name: getattr(checked, name) for name in names}, calibration=rest, **parts)
+    return {**found, "bundle": str(path), "dry_run": False, "signature_removed": signed, "known": None}
 
 
 def remember(

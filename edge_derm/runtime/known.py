@@ -56,19 +56,26 @@ class Known:
             BundleError: ``known-broken``.
         """
         name = bundle.named(ROLE)
-        if name is None:
-            return None
+        return None if name is None else cls.loads(bundle.part(name), f"{bundle.path}: {name}")
+
+    @classmethod
+    def loads(cls, data: bytes, where: str) -> Known:
+        """What ``dumps`` wrote.
+
+        Raises:
+            BundleError: ``known-broken``.
+        """
         try:
-            with np.load(io.BytesIO(bundle.part(name)), allow_pickle=False) as read:
+            with np.load(io.BytesIO(data), allow_pickle=False) as read:
                 made = cls(read["stored"], float(read["scale"]), float(read["threshold"]))
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise BundleError(
-                f"{bundle.path}: {name}: expected features that calibrate wrote, got {error}",
+                f"{where}: expected features that calibrate wrote, got {error}",
                 code="known-broken",
             ) from error
         if made.stored.dtype != np.int8 or made.stored.ndim != 2 or not len(made.stored):
             raise BundleError(
-                f"{bundle.path}: {name}: expected int8 [M, F], got {made.stored.dtype} {list(made.stored.shape)}",
+                f"{where}: expected int8 [M, F], got {made.stored.dtype} {list(made.stored.shape)}",
                 code="known-broken",
             )
         return made
