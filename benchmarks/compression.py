@@ -1,17 +1,21 @@
-"""What compression costs in decisions: bundles of one run against the saved Keras model, on both kernel families.
+"""What compression gives and what it costs in decisions: files of trained runs against their saved Keras models.
 
-    edge-derm export RUN --recipe int8 --rounding nearest --out nearest.bundle
-    edge-derm export RUN --recipe int8 --out reconstruct.bundle
-    python benchmarks/compression.py RUN --data ham10000 --part validation \
-        --bundle nearest=nearest.bundle --bundle reconstruct=reconstruct.bundle --out results/compression-d1.json
+    python benchmarks/compression.py --run runs/d1 --run runs/mobilenet --smaller runs/d1=runs/d1-qat \
+        --data ham10000 --work FOLDER --out benchmarks/results/compression.json
 
-For each bundle: bytes, MACs, accuracy with the float model's beside it, agreement with a 95 % interval, calibration error of both.
+A ``--run`` is exported by every recipe of RECIPES; a ``--smaller PARENT=RUN`` (what ``compress`` made) as the default int8 file,
+and compared with its parent. For each file: bytes, MACs, arena and instructions on an emulated Cortex-M7 (int8 only; not a
+time), seconds of export, and for each part of the data, on both kernel families: accuracy, its difference to the parent's,
+agreement with a 95 % interval, calibration error beside the parent's. Bundles in ``--work`` are kept: the command goes on where
+it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,54 +23,76 @@ import numpy as np
 
 from edge_derm import files, judging, steps
 from edge_derm.bundle import open_bundle
-from edge_derm.cli.options import clean
+from edge_derm.errors import EdgeDermError
 from edge_derm.measure.environment import environment
+from edge_derm.records import clean
 from edge_derm.runtime import Classifier
 from edge_derm.selection import select
 from edge_derm.trust import calibration, parity
 
-
-def measure(run: Path, bundles: dict[str, Path], data: str, part: str) -> dict[str, Any]:
-    """The record of all bundles of one run."""
-    first = open_bundle(next(iter(bundles.values())))
-    labels = first.manifest.labels
-    chosen = select(data, part=part, provenance=first.manifest.provenance, labels=labels)
-    targets = chosen.targets(labels)
-    parent = judging.parent_probabilities(run, chosen, first)
-    rows = [row(name, path, chosen, targets, parent) for name, path in bundles.items()]
-    return {
-        "record": "compression",
-        "run": run.name,
-        "part": chosen.part,
-        "images": len(targets),
-        "accuracy_float": float((parent.argmax(axis=1) == targets).mean()),
-        "ece_float": ece(parent, targets),
-        "rows": rows,
-        "environment": environment(command=" ".join(sys.argv)),
-    }
+RECIPES: dict[str, dict[str, Any]] = {
+    "int8": {"recipe": "int8"},
+    "int8-nearest": {"recipe": "int8", "rounding": "nearest"},
+    "int16x8": {"recipe": "int16x8"},
+    "dynamic": {"recipe": "dynamic"},
+}
+BOARD = "mcu:mps2-an500"
+PARTS = ("validation", "test")
+FAMILIES = {"xnnpack": "default", "reference": "reference"}
 
 
-def row(name: str, path: Path, chosen: Any, targets: np.ndarray, parent: np.ndarray) -> dict[str, Any]:
-    """One bundle's figures."""
+def exported(source: Path, name: str, work: Path, data: str) -> tuple[Path, float]:
+    """The bundle of a run by one of RECIPES, and the seconds its export took when it was made."""
+    out, note = work / f"{source.name}.{name}.bundle", work / f"{source.name}.{name}.json"
+    if not note.is_file():
+        started = time.monotonic()
+        steps.export(source, out, data=data, **RECIPES[name])
+        files.write_json(note, {"seconds": time.monotonic() - started})
+    return out, float(json.loads(note.read_text(encoding="utf-8"))["seconds"])
+
+
+def row(parent: Path, source: Path, name: str, work: Path, data: str) -> dict[str, Any]:
+    """One file's figures."""
+    path, seconds = exported(source, name, work, data)
+    summary = steps.inspect(path)
+    kept = {key: summary[key] for key in ("size_bytes", "macs", "parameters")}
+    whole = {"run": source.name, "parent": parent.name, "recipe": name, "export_seconds": seconds, **kept}
+    return {**whole, **on_board(path, name), "parts": [judge(parent, path, data, part) for part in PARTS]}
+
+
+def on_board(path: Path, name: str) -> dict[str, Any]:
+    """Arena and instructions of an int8 file as generated C; null for other arithmetic and where tools are missing."""
+    nothing = {"arena_bytes": None, "instructions": None, "board": None}
+    if not name.startswith("int8"):
+        return nothing
+    try:
+        record = steps.bench(path, target=BOARD)
+    except EdgeDermError as error:
+        return {**nothing, "board_missing": str(error)}
+    arena = record["memory"]["arena_bytes"]
+    return {"arena_bytes": arena, "instructions": record["instructions"], "board": BOARD}
+
+
+def judge(parent: Path, path: Path, data: str, part: str) -> dict[str, Any]:
+    """A file against its float parent on one part of the data."""
     bundle = open_bundle(path)
+    labels = bundle.manifest.labels
+    chosen = select(data, part=part, provenance=bundle.manifest.provenance, labels=labels)
+    targets, wanted = chosen.targets(labels), judging.parent_probabilities(parent, chosen, bundle)
     pixels = chosen.pixels(bundle.manifest.input.size_px)
     found = {
         family: Classifier.open(bundle, kernels=kernels).predict(pixels)
-        for family, kernels in (("xnnpack", "default"), ("reference", "reference"))
+        for family, kernels in FAMILIES.items()
     }
-    figures = parity.compare(found, parent, targets, groups=chosen.groups)
-    summary = steps.inspect(path)
+    figures = parity.compare(found, wanted, targets, groups=chosen.groups)
+    told = ("accuracy_difference", "agreement", "agreement_intervals", "max_abs_probability_error")
     return {
-        "bundle": name,
-        "recipe": bundle.manifest.recipe,
-        "size_bytes": summary["size_bytes"],
-        "macs": summary["macs"],
-        "parameters": summary["parameters"],
+        "part": part,
+        "images": len(targets),
+        "accuracy_float": float((wanted.argmax(axis=1) == targets).mean()),
         "accuracy": figures["accuracy_deployed_by_kernels"],
-        "accuracy_difference": figures["accuracy_difference"],
-        "agreement": figures["agreement"],
-        "agreement_intervals": figures["agreement_intervals"],
-        "max_abs_probability_error": figures["max_abs_probability_error"],
+        **{key: figures[key] for key in told},
+        "ece_float": ece(wanted, targets),
         "ece": {family: ece(p, targets) for family, p in found.items()},
     }
 
@@ -76,24 +102,37 @@ def ece(probabilities: np.ndarray, targets: np.ndarray) -> float:
     return float(calibration.ece(probabilities.max(axis=1), probabilities.argmax(axis=1) == targets))
 
 
+def tell(entry: dict[str, Any]) -> str:
+    """One file in one line."""
+    shares = ", ".join(
+        f"{part['part']} " + "/".join(f"{part['agreement'][family]:.4f}" for family in FAMILIES)
+        for part in entry["parts"]
+    )
+    return f"{entry['run']} {entry['recipe']}: {entry['size_bytes']:,} bytes, decided as {entry['parent']}: {shares}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path)
+    parser.add_argument("--run", action="append", type=Path, default=[])
+    parser.add_argument("--smaller", action="append", default=[], metavar="PARENT=RUN")
+    parser.add_argument("--recipe", action="append", choices=RECIPES, help="of each --run (default: all)")
     parser.add_argument("--data", required=True)
-    parser.add_argument("--part", default="validation")
-    parser.add_argument("--bundle", action="append", required=True, metavar="NAME=PATH")
+    parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    bundles = {name: Path(path) for name, _, path in (entry.partition("=") for entry in given.bundle)}
-    record = measure(given.run, bundles, given.data, given.part)
-    files.write_json(given.out, clean(record))
-    for entry in record["rows"]:
-        print(
-            f"{record['run']} {record['part']} {entry['bundle']}: {entry['size_bytes']:,} bytes, "
-            f"agreement {entry['agreement']}, accuracy {entry['accuracy']} (float {record['accuracy_float']:.4f})"
-        )
+    given.work.mkdir(parents=True, exist_ok=True)
+    wanted = [(run, run, name) for run in given.run for name in given.recipe or RECIPES]
+    for entry in given.smaller:
+        parent, _, source = entry.partition("=")
+        wanted.append((Path(parent), Path(source), "int8"))
+    rows: list[dict[str, Any]] = []
+    for of, run, name in wanted:
+        rows.append(row(of, run, name, given.work, given.data))
+        print(tell(rows[-1]), flush=True)
+        told = {"record": "compression", "rows": rows, "environment": environment(command=" ".join(sys.argv))}
+        files.write_json(given.out, clean(told))
 
 
 if __name__ == "__main__":

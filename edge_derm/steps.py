@@ -152,6 +152,7 @@ def export(
     data: str | None = None,
     labels: Path | None = None,
     rounding: str | None = None,
+    sensitivity: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """A trained run or anyone's .keras classifier → calibrated, converted, checked bundle with golden vectors."""
@@ -171,6 +172,7 @@ def export(
         calibration=images,
         rounding=rounding,
         ranges=run.get("ranges"),
+        sensitivity=sensitivity,
     )
     dropped = interface.dropout_of(model)
     manifest = Manifest(
@@ -185,7 +187,10 @@ def export(
         preprocessing=dict(PREPROCESSING),
         dropout=None if dropped is None else Dropout(*dropped),
         provenance=provenance_of(source, run),
-        metrics={"validation": run["validation"]} if run else {},
+        metrics={
+            **({"validation": run["validation"]} if run else {}),
+            **({"sensitivity": list(product.sensitivity)} if sensitivity else {}),
+        },
     )
     pixels = sample_pixels(size_px) if images is None else images[:GOLDEN_IMAGES]
     parts = onnx_part(product.model, names, pixels) if recipe == "onnx" else {}

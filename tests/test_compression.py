@@ -21,6 +21,7 @@ from edge_derm.modeling.compression import (  # noqa: E402
     qat,
     quantise,
     reconstruct,
+    sensitivity,
     spare,
     tuning,
 )  # noqa: E402
@@ -101,6 +102,21 @@ def test_equalised_channels_use_more_of_their_range(chain, pixels):
         for c in (chain, equal)
     ]
     assert np.median(spans[1]) > np.median(spans[0]) and spans[1].max() <= 6.0
+
+
+def test_usual_ranges_leave_out_the_rare_share_and_no_more(chain, pixels):
+    seen = {}
+
+    def observe(name, values):
+        seen[name] = np.asarray(values).reshape(-1, values.shape[-1])
+        return values
+
+    chains.forward(chain[:2], pixels.astype(np.float32) / 128 - 1, observe)
+    found = equalise.usual_ranges(chain[:2], pixels, rare=0.01)
+    for layer in chain[:2]:
+        values, (low, high), two = seen[layer.name], found[layer.name], 2 * 6 / 4096
+        assert max((values < low).mean(axis=0).max(), (values > high).mean(axis=0).max()) <= 0.01
+        assert min((values < low + two).mean(axis=0).min(), (values > high - two).mean(axis=0).min()) > 0.01
 
 
 def test_integers_beat_every_other_choice_of_a_small_problem():
@@ -372,6 +388,26 @@ def test_the_range_of_the_logits_is_the_best_of_all_that_are_tried():
     ]
     assert scores.min() < low < -3 and error(low, high) <= 1.1 * min(tried)
     assert error(low, high) < 0.8 * error(scores.min(), scores.max())
+
+
+def test_the_sensitivity_table_names_the_rounding_that_hurts(chain, pixels):
+    """Kernels that are on their grid cost nothing; the one activation whose steps are made coarse costs most."""
+    levelled, ranges = quantise.level(chain, pixels)
+    rounded = tuple(reconstruct.round_nearest(layer) for layer in levelled)
+    coarse = rounded[2].name
+    ranges[coarse] = (0.0, 60.0)
+    rows = sensitivity.sensitivity(rounded, ranges, pixels)
+    assert [row["layer"] for row in rows] == [layer.name for layer in rounded] + list(ranges)
+    kernels, activations = rows[: len(rounded)], rows[len(rounded) :]
+    assert all(row["margin_change"] <= 1e-3 and row["agreement"] == 1 for row in kernels)
+    assert max(activations, key=lambda row: row["margin_change"])["layer"] == coarse
+    # The same by hand: this activation alone rounded in the plain forward pass.
+    rule = reconstruct.quantiser(ranges)
+    alone = chains.logits(rounded, pixels, lambda name, v: tf.round(v * 4.25) / 4.25 if name == coarse else v)
+    assert rule(coarse, np.float32(1.0)) == pytest.approx(round(4.25) / 4.25)
+    exact = chains.logits(rounded, pixels)
+    row = next(row for row in activations if row["layer"] == coarse)
+    assert row["agreement"] == (alone.argmax(axis=1) == exact.argmax(axis=1)).mean()
 
 
 @pytest.fixture(scope="module")

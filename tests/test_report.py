@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edge_derm.report import charts, markup, page
+from edge_derm.report import charts, markup, page, sections, smaller
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -162,3 +162,29 @@ def test_a_profile_and_a_soak_are_shown():
         and "throttled: yes" in measuring.soak(found)
     )
     assert measuring.profile(None) == measuring.soak(None) == ""
+
+
+def test_a_compression_and_its_roundings_are_shown():
+    figures = {"accuracy": 0.68, "balanced_accuracy": 0.66}
+    record = {
+        "record": "compress",
+        "method": "prune",
+        "settings": {"method": "prune", "keep": 0.6, "size_px": None},
+        "macs": 6_000_000,
+        "parameters": 100_000,
+        "sparsity": 0.25,
+        "agreement": 0.875,
+        "seconds": 90.0,
+        "validation": figures,
+        "parent": {"macs": 12_000_000, "parameters": 200_000, "validation": {**figures, "accuracy": 0.75}},
+    }
+    page = sections.SECTIONS["compress"](record)
+    for shown in ("50%", "25%", "87.5%", "0.75", "0.68", "keep"):
+        assert shown in page, shown
+    rows = [
+        {"layer": f"conv<{i}>", "what": "weights", "agreement": 0.9, "margin_change": i / 100}
+        for i in range(15)
+    ]
+    table = smaller.roundings(rows)
+    assert "conv&lt;14&gt;" in table and "conv&lt;2&gt;" not in table and "conv<" not in table
+    assert smaller.roundings([]) == ""

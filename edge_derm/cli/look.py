@@ -27,7 +27,19 @@ def inspect(model: Path, json_file: str | None) -> None:
     lines += [f"  {kind} {describe(tensor)}" for kind in ("input", "output") for tensor in record[kind + "s"]]
     lines += [f"  {count:4d} {name}" for name, count in record["operators"].items()]
     lines += [f"  warning: {warning['message']}" for warning in record["warnings"]]
+    lines += roundings(record)
     shared.emit(record, json_file, "\n".join(lines))
+
+
+def roundings(record: dict[str, Any]) -> list[str]:
+    """The five roundings that cost most, where ``export --sensitivity`` measured them."""
+    metrics = (record["manifest"] or {}).get("metrics", {})
+    worst = sorted(metrics.get("sensitivity", ()), key=lambda row: -row["margin_change"])[:5]
+    return [
+        f"  rounding {row['what']} of {row['layer']} alone: {row['agreement']:.1%} decided as in float, "
+        f"margins change by {row['margin_change']:.4f}"
+        for row in worst
+    ]
 
 
 def describe(tensor: dict[str, Any]) -> str:

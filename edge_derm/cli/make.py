@@ -111,6 +111,11 @@ def train(data: str, out: Path, seed: int, json_file: str | None, **choices: Any
     default=None,
     help="Of int8 weights: keeping each layer's output on the images, or each weight (default: the first the model allows).",
 )
+@click.option(
+    "--sensitivity",
+    is_flag=True,
+    help="int8: also measure what the rounding of each layer costs alone; inspect and report show it.",
+)
 @click.option("--data", metavar="DIR", help="Calibration images (default: those the run was trained on).")
 @click.option(
     "--labels",

@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -40,6 +40,7 @@ class Export:
     summary: Summary
     fused: bool  # every dilated layer is one operator with its batch norm folded
     rounding: str | None = None  # of int8 weights: one of ROUNDINGS, or TRAINED
+    sensitivity: Sequence[Mapping[str, Any]] = ()  # what each rounding costs alone, where that was asked for
 
     @property
     def input_dtype(self) -> str:
@@ -62,6 +63,7 @@ def export(
     calibration: np.ndarray | None = None,
     rounding: str | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    sensitivity: bool = False,
 ) -> Export:
     """Convert, and check the product.
 
@@ -75,10 +77,11 @@ def export(
             networks of the MobileNet family only), ``nearest`` (the converter's own), None: the first that the model allows.
         ranges: of a model trained with int8 simulated, by the layer whose output they are of; ``int8`` then takes them and the
             weights as they are, unless ``rounding`` says otherwise.
+        sensitivity: also measure what the rounding of each layer costs alone (``int8`` by reconstruction).
 
     Raises:
-        ModelError: ``recipe-unknown``, ``recipe-io``, ``recipe-rounding``, ``chain-structure``, ``calibration-missing``,
-            ``keras-interface``, ``keras-output``, ``conversion-failed``, and what ``check_product`` finds.
+        ModelError: ``recipe-unknown``, ``recipe-io``, ``recipe-rounding``, ``recipe-sensitivity``, ``chain-structure``,
+            ``calibration-missing``, ``keras-interface``, ``keras-output``, ``conversion-failed``, and what ``check_product`` finds.
     """
     io = check_choice(recipe, io)
     size_px = input_size(model)
@@ -87,21 +90,27 @@ def export(
             f"recipe {recipe}: expected calibration images, got none: give --data", code="calibration-missing"
         )
     model = with_probabilities(model)
+    if sensitivity and (recipe != "int8" or rounding == "nearest"):
+        raise ModelError(
+            f"sensitivity: expected recipe int8 by reconstruction, got {recipe} {rounding or ''}".rstrip(),
+            code="recipe-sensitivity",
+        )
+    table: Sequence[Mapping[str, Any]] = ()
     if ranges and rounding is None and recipe in CALIBRATED:
         fused, rounding = fusing.fuse(model, ranges if recipe == "int8" else None), TRAINED
     else:
-        fused, rounding = _prepared(model, recipe, rounding, calibration)
+        fused, rounding, table = _prepared(model, recipe, rounding, calibration, sensitivity)
     data = convert(fused, recipe=recipe, io=io, size_px=size_px, calibration=calibration)
     summary = check_product(data, recipe=recipe, io=io, rates=fusing.dilation_rates(model))
-    return Export(data, summary, fused=True, rounding=rounding)
+    return Export(data, summary, fused=True, rounding=rounding, sensitivity=table)
 
 
 def _prepared(
-    model: keras.Model, recipe: str, rounding: str | None, pixels: np.ndarray | None
-) -> tuple[keras.Model, str | None]:
-    """The model to convert, and how its weights were rounded."""
+    model: keras.Model, recipe: str, rounding: str | None, pixels: np.ndarray | None, sensitivity: bool
+) -> tuple[keras.Model, str | None, Sequence[Mapping[str, Any]]]:
+    """The model to convert, how its weights were rounded, and what each rounding costs alone."""
     if recipe not in CALIBRATED:
-        return fusing.fuse(model), None
+        return fusing.fuse(model), None, ()
     if rounding not in (None, *ROUNDINGS):
         raise ModelError(
             f"rounding: expected {' or '.join(ROUNDINGS)}, got {rounding!r}", code="recipe-rounding"
@@ -109,15 +118,15 @@ def _prepared(
     assert pixels is not None
     try:
         if rounding == "nearest":
-            return fusing.fuse(model), "nearest"
+            return fusing.fuse(model), "nearest", ()
         if recipe == "int16x8":
-            return fusing.fuse(quantise.prepare_weights(model, pixels)), "reconstruct"
-        prepared = quantise.prepare(model, pixels)
-        return fusing.fuse(prepared.model, prepared.ranges), "reconstruct"
+            return fusing.fuse(quantise.prepare_weights(model, pixels)), "reconstruct", ()
+        prepared = quantise.prepare(model, pixels, sensitivity=sensitivity)
+        return fusing.fuse(prepared.model, prepared.ranges), "reconstruct", prepared.sensitivity
     except ModelError as error:
-        if rounding is not None or error.code != "chain-structure":
+        if rounding is not None or sensitivity or error.code != "chain-structure":
             raise
-        return fusing.fuse(model), "nearest"
+        return fusing.fuse(model), "nearest", ()
 
 
 def check_choice(recipe: str, io: str | None) -> str:

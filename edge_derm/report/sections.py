@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
-from edge_derm.report import audits, charts, measuring, plane, sweeps, trust
+from edge_derm.report import audits, charts, measuring, plane, smaller, sweeps, trust
 from edge_derm.report.markup import facts, interval, pair, section, table, text, tiles
 
 Record = Mapping[str, Any]
@@ -105,7 +105,13 @@ def model(record: Record) -> str:
         f"Deployed file: {record.get('recipe') or record.get('arithmetic', '')}",
         top,
         pair(operators, edges + notes),
+        smaller.roundings(_sensitivity(record)),
     )
+
+
+def _sensitivity(record: Record) -> Sequence[Record]:
+    metrics = (record.get("manifest") or {}).get("metrics") or {}
+    return metrics.get("sensitivity") or ()
 
 
 def parity(record: Record) -> str:
@@ -346,6 +352,7 @@ def unknown(record: Record) -> str:
 
 SECTIONS: Mapping[str, Callable[[Record], str]] = {
     "train": training,
+    "compress": smaller.compression,
     "export": model,
     "inspect": model,
     "adopt": model,

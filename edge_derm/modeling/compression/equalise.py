@@ -17,6 +17,8 @@ import numpy as np
 from edge_derm.modeling.compression.chain import CLIP, Layer, forward
 
 MOST = 8.0  # a channel is never enlarged further: rare channels would make their weights in the next layer too coarse
+BINS = 4096  # of a histogram over [0, 6]
+RARE = 1e-4  # share of positions that ``usual_ranges`` leaves out at either end
 MARGIN = 0.02  # kept free on both sides of what calibration showed
 
 
@@ -36,6 +38,32 @@ def channel_ranges(
     for i in range(0, len(pixels), batch):
         forward(chain, pixels[i : i + batch].astype(np.float32) / 128 - 1, observe)
     return found
+
+
+def usual_ranges(
+    chain: Sequence[Layer], pixels: np.ndarray, *, rare: float = RARE
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """As ``channel_ranges``, of layers behind a ReLU6, without the ``rare`` share of positions at either end of each channel."""
+    counts: dict[str, np.ndarray] = {}
+
+    def observe(name: str, values: Any) -> Any:
+        flat = np.asarray(values).reshape(-1, values.shape[-1])
+        bins = np.minimum((flat * (BINS / CLIP)).astype(np.int32), BINS - 1) + BINS * np.arange(flat.shape[1])
+        found = np.bincount(bins.ravel(), minlength=BINS * flat.shape[1]).reshape(-1, BINS)
+        counts[name] = counts.get(name, 0) + found
+        return values
+
+    for i in range(0, len(pixels), 64):
+        forward(chain, pixels[i : i + 64].astype(np.float32) / 128 - 1, observe)
+    return {name: _without(found, rare) for name, found in counts.items()}
+
+
+def _without(counts: np.ndarray, rare: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lower edge of the lowest bin and upper edge of the highest that hold more than the rare values, of [C, BINS]."""
+    spare = rare * counts.sum(axis=1, keepdims=True)
+    low = (counts.cumsum(axis=1) > spare).argmax(axis=1)
+    high = BINS - (counts[:, ::-1].cumsum(axis=1) > spare).argmax(axis=1)
+    return (low * (CLIP / BINS)).astype(np.float32), (high * (CLIP / BINS)).astype(np.float32)
 
 
 def equalise(

@@ -13,8 +13,11 @@ import tensorflow as tf
 from edge_derm.modeling.compression import equalise as equalising
 from edge_derm.modeling.compression.chain import POOL, Layer, fold, forward, unfold
 from edge_derm.modeling.compression.reconstruct import quantiser, ranges_of, reconstruct
+from edge_derm.modeling.compression.sensitivity import sensitivity as costs
 from edge_derm.modeling.compression.spare import use_spares
 
+FELT = 3  # layers whose rounded activations make most of all error: the rarest values there are cut off, for finer steps
+TRIED_ON = 128  # images that say what each rounding costs
 ROUNDED_ON = 256  # images that weights are rounded on; ranges are taken from all that are given
 ENDS = np.linspace(0.25, 1, 16)  # shares of the least and the greatest logit where their int8 range may end
 
@@ -26,28 +29,24 @@ class Prepared:
     model: keras.Model
     chain: tuple[Layer, ...]
     ranges: Mapping[str, tuple[float, float]]
+    sensitivity: Sequence[Mapping[str, Any]] = ()  # what each rounding costs alone, where that was asked for
 
 
-def prepare(model: keras.Model, pixels: np.ndarray) -> Prepared:
+def prepare(model: keras.Model, pixels: np.ndarray, *, sensitivity: bool = False) -> Prepared:
     """The network for the int8 recipe.
 
     Args:
         model: of the MobileNet family (``chain.fold``).
         pixels: uint8 [N, S, S, 3], training images.
+        sensitivity: also measure what each rounding costs alone.
 
     Raises:
         ModelError: ``chain-structure``.
     """
-    chain, ranges = rounded(fold(model), pixels)
-    return Prepared(unfold(model, chain), chain, by_output(model, ranges))
-
-
-def rounded(
-    chain: Sequence[Layer], pixels: np.ndarray
-) -> tuple[tuple[Layer, ...], dict[str, tuple[float, float]]]:
-    """The chain levelled and its kernels on their int8 grid; the range of every activation."""
-    levelled, ranges = level(chain, pixels)
-    return reconstruct(levelled, pixels[:ROUNDED_ON], quantiser(ranges)), ranges
+    levelled, ranges = level(fold(model), pixels)
+    chain = reconstruct(levelled, pixels[:ROUNDED_ON], quantiser(ranges))
+    table = costs(levelled, ranges, pixels[:TRIED_ON]) if sensitivity else ()
+    return Prepared(unfold(model, chain), chain, by_output(model, ranges), table)
 
 
 def prepare_weights(model: keras.Model, pixels: np.ndarray) -> keras.Model:
@@ -59,7 +58,8 @@ def level(
     chain: Sequence[Layer], pixels: np.ndarray
 ) -> tuple[tuple[Layer, ...], dict[str, tuple[float, float]]]:
     """The same function with channels equalised, dead ones used and logits centred, and the range of every activation in it."""
-    chain = equalising.equalise(chain, equalising.channel_ranges(chain, pixels))
+    usual = equalising.usual_ranges(chain[: min(FELT, len(chain) - 1)], pixels)
+    chain = equalising.equalise(chain, {**equalising.channel_ranges(chain, pixels), **usual})
     chain = use_spares(chain, equalising.channel_ranges(chain, pixels), pixels)
     chain = equalising.centre_logits(chain, pooled(chain, pixels))
     ranges = ranges_of(equalising.channel_ranges(chain, pixels))

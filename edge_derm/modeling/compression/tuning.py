@@ -22,6 +22,7 @@ from edge_derm.modeling import architecture, runs
 from edge_derm.modeling.checkpoint import State
 from edge_derm.modeling.compression import cluster, prune, qat, quantise
 from edge_derm.modeling.compression.chain import Layer, fold, unfold
+from edge_derm.modeling.compression.reconstruct import quantiser, reconstruct
 from edge_derm.modeling.interface import input_size, resized
 from edge_derm.modeling.normalising import trained_twin
 from edge_derm.modeling.recipe import TrainConfig, views_of
@@ -50,7 +51,7 @@ class Settings:
     temperature: float | None = None  # None: 2; qat, which is to decide alike: 1
     epochs: int = 10
     size_px: int | None = None  # of the input; None: the parent's
-    learning_rate: float | None = None  # None: 1e-3; qat, which only moves weights by a few steps: 1e-4
+    learning_rate: float | None = None  # None: 1e-3; qat, which only moves weights by a few steps: 5e-5
     seed: int = 0
 
 
@@ -137,6 +138,7 @@ def compress(
         ModelError: ``method-unknown``, ``distill-teacher``, ``labels-differ``, ``prune-…``, ``cluster-…``, ``chain-structure``,
             ``run-differs``, ``training-diverged``.
     """
+    before = parent
     if settings.size_px is not None:
         parent, run = resized(parent, settings.size_px), {**run, "size_px": settings.size_px}
     config = _config(run, settings)
@@ -148,18 +150,21 @@ def compress(
 
     def make() -> Tuning:
         if settings.method == "qat":
-            chain, ranges = quantise.rounded(fold(parent), seen)
+            levelled, ranges = quantise.level(fold(parent), seen)
+            chain = reconstruct(levelled, seen[: quantise.ROUNDED_ON], quantiser(ranges))
             return Simulation(dataset, parts, config, parent=parent, chain=chain, ranges=ranges, **given)
         start, constraint = begin(parent, seen, settings)
         return Tuning(dataset, parts, config, start=start, constraint=constraint, **given)
 
     def told(state: State, session: Tuning) -> dict[str, Any]:
-        decided = [probabilities(model, session.judged).argmax(axis=1) for model in (session.model, parent)]
+        pairs = (
+            (session.model, session.judged),
+            (before, dataset.images(input_size(before), parts.parts["validation"])),
+        )
+        decided = [probabilities(model, images).argmax(axis=1) for model, images in pairs]
         return {
             **_record(run, session.product(), state, settings, identity),
-            "agreement": float(
-                (decided[0] == decided[1]).mean()
-            ),  # with the parent, on the validation images
+            "agreement": float((decided[0] == decided[1]).mean()),  # with the run it came from, on validation
             "ranges": session.ranges(),
         }
 
@@ -225,7 +230,7 @@ def _config(run: Mapping[str, Any], settings: Settings) -> TrainConfig:
         alpha=run["alpha"],
         size_px=run["size_px"],
         epochs=settings.epochs,
-        learning_rate=settings.learning_rate or (1e-4 if settings.method == "qat" else 1e-3),
+        learning_rate=settings.learning_rate or (5e-5 if settings.method == "qat" else 1e-3),
         weight_decay=0.0 if settings.method == "qat" else TrainConfig.weight_decay,
         seed=settings.seed,
         ema_epochs=min(TrainConfig.ema_epochs, settings.epochs / 5),
