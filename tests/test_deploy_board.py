@@ -169,8 +169,11 @@ def runs_the_first_release(board: Board, bundle: Path) -> dict[str, Any]:
 def survives_a_killed_installation(board: Board, bundle: Path, first: dict[str, Any]) -> dict[str, Any]:
     """The board's half is killed while it installs; the release that ran goes on, and the next deployment succeeds."""
 
+    half = "/opt/edge-derm/releases/.new-*"
+    command = f"until ls -d {half} >/dev/null 2>&1; do sleep 0.1; done; sudo pkill -KILL -f [z]lib.decompress"
+
     def kill() -> None:
-        threading.Timer(5.0, board.ask, ["sudo pkill -KILL -f [z]lib.decompress"]).start()
+        threading.Timer(0.0, board.ask, [command]).start()
 
     with pytest.raises(TargetError):
         board.deploy(bundle, say=at("installing", kill))

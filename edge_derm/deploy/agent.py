@@ -225,7 +225,7 @@ class Board:
         if before and os.path.isdir(self.path("releases", before)):
             if not settled:
                 self.switch("current", before)
-                self.service.start(self, self.release(before))
+            self.service.start(self, self.release(before))
             self.healthy(before, max(wait_s, 60.0))
         else:
             self.service.stop(self)
@@ -329,7 +329,7 @@ class Systemd:
         """Write the unit if it changed, and (re)start it."""
         if not release["service"]:
             return self.stop(board)
-        write(board.path("source.env"), 'EDGE_DERM_SOURCE="%s"\n' % quoted(release["source"]), 0o600)
+        write_source(board.root, release)
         text = release["unit"].replace("@ROOT@", board.root).replace("@PYTHON@", sys.executable)
         where = "/etc/systemd/system/" + UNIT
         if not os.path.exists(where) or open(where).read() != text:
@@ -338,7 +338,10 @@ class Systemd:
         run(["systemctl", "reset-failed", UNIT], check=False)
         self.started_s = int(time.time())
         run(["systemctl", "enable", "-q", UNIT])
-        run(["systemctl", "restart", "--no-block", UNIT])
+        run(
+            ["systemctl", "stop", UNIT], check=False
+        )  # before the start: the old one must not answer for the new
+        run(["systemctl", "start", "--no-block", UNIT])
 
     def stop(self, board):
         """Stop it and do not start it at boot."""
@@ -457,7 +460,8 @@ def settle(root):
             os.unlink(new)
         os.symlink(os.path.join("releases", before), new)
         os.replace(new, os.path.join(root, "current"))
-        os.unlink(where)
+        write_source(root, read_json(os.path.join(root, "current", "release.json")))
+        remove(where)
         write_json(
             os.path.join(root, "last-failure.json"), {"why": "it was never healthy", "at_s": int(time.time())}
         )
@@ -564,6 +568,11 @@ def run(command, check=True):
     done = subprocess.run(command, capture_output=True, text=True)
     if check and done.returncode:
         raise Refusal("service", "%s: %s" % (" ".join(command), done.stderr.strip()[-200:]))
+
+
+def write_source(root, release):
+    """Where the unit finds the release's source, which may hold a password."""
+    write(os.path.join(root, "source.env"), 'EDGE_DERM_SOURCE="%s"\n' % quoted(release["source"]), 0o600)
 
 
 def quoted(text):
