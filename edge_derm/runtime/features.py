@@ -54,7 +54,7 @@ class Features(Inside):
     def of(self, images: np.ndarray) -> np.ndarray:
         """float32 [N, F] of preprocessed images, uint8 [N, S, S, 3]."""
         found = super().of(images)
-        return found.reshape(len(found), -1)
+        return found.reshape(len(found), int(np.prod(found.shape[1:])))
 
 
 class Foreign:
