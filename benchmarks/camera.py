@@ -94,7 +94,8 @@ def loop(
     )
     viewers[0].join(10)
     total = record["latency_ms"]["total"]
-    return {"fps": record["fps"], "total_p95_ms": total["p95"], "dropped": record["dropped"]}
+    kept = ("frames", "fps", "dropped", "unanswered", "broken", "restarts")
+    return {"total_p95_ms": total["p95"], **{key: record[key] for key in kept}}
 
 
 def _watch(port: int) -> None:
@@ -172,7 +173,11 @@ def soak(bundle: Path, minutes: float) -> dict[str, Any]:
 
 def _tree(pid: int) -> Iterator[int]:
     yield pid
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it ended meanwhile: a worker that was replaced
+        return
+    for child in children:
         yield from _tree(int(child))
 
 
