@@ -274,8 +274,10 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(grid["models"] or name)
         folder.mkdir(parents=True, exist_ok=True)
-        recipes = grid["recipes"].split(",")
-        rows = trained(paths, data, recipes, Path(name)) if data else grown(folder, recipes, **grid)
+        if data:
+            rows = trained(paths, data, grid["recipes"].split(","), Path(name))
+        else:
+            rows = grown(folder, **grid)
         count(rows, wanted=grid["instructions"])
     time_all(rows, rounds=grid["rounds"])
     result = {
@@ -296,7 +298,7 @@ def main(
 
 
 def grown(
-    folder: Path, recipes: Sequence[str], *, variants: str, alphas: str, sizes: str, **rest: Any
+    folder: Path, *, variants: str, alphas: str, sizes: str, recipes: str, **rest: Any
 ) -> list[dict[str, Any]]:
     """Rows of the untrained grid."""
     rows: list[dict[str, Any]] = []
@@ -304,7 +306,7 @@ def grown(
         for alpha in map(float, alphas.split(",")):
             for variant in variants.split(","):
                 about = {"variant": variant, "alpha": alpha, "size_px": size_px, "classes": LABELS}
-                rows += exports(folder, about, recipes, partial(untrained, about))
+                rows += exports(folder, about, recipes.split(","), partial(untrained, about))
     return rows
 
 
