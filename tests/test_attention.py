@@ -14,7 +14,7 @@ keras = pytest.importorskip("keras", reason="Keras is not installed")
 import chain_models  # noqa: E402
 from edge_derm.modeling import architecture, attention, export, scoring, stages, training  # noqa: E402
 from edge_derm.modeling.compression import chain as chains  # noqa: E402
-from edge_derm.modeling.compression import prune, qat, quantise  # noqa: E402
+from edge_derm.modeling.compression import prune, qat, quantise, reconstruct  # noqa: E402
 from edge_derm.runtime import Classifier  # noqa: E402
 
 SIZE_PX = 48
@@ -136,7 +136,8 @@ def test_channels_that_say_nothing_leave_without_changing_an_answer(model, pixel
 
 def test_training_with_int8_simulated_keeps_the_attention(model, pixels):
     """The simulation starts as the network it is made of, its attention is trained too and goes back into the network."""
-    chain, ranges = quantise.rounded(chains.fold(model), pixels)
+    levelled, ranges = quantise.level(chains.fold(model), pixels)
+    chain = reconstruct.reconstruct(levelled, pixels, reconstruct.quantiser(ranges))
     simulated = qat.trainable(chain, ranges, SIZE_PX)
     found = scoring.probabilities(simulated, pixels)
     parent = scoring.probabilities(model, pixels)
