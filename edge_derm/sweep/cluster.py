@@ -106,7 +106,9 @@ def told(future: Any, task: Task) -> Outcome | None:
     Raises:
         TargetError: ``dask-lost``.
     """
-    if future.status == "lost":  # it stood on a worker that died before we had it: the scheduler has it made again
+    if (
+        future.status == "lost"
+    ):  # it stood on a worker that died before we had it: the scheduler has it made again
         future.exception()  # waits for the end
     if future.status == "finished":
         return future.result()
