@@ -25,9 +25,7 @@ def health(counters: Counters, state: Mapping[str, Any], about: Mapping[str, Any
         "model_sha256": about.get("model_sha256"),
         "idle_s": round(idle_s, 3),
         "restarts": state["restarts"],
-        "drift": state.get(
-            "drift"
-        ),  # of the pictures, no fault of the service; None: no reference in the bundle
+        "drift": state.get("drift"),  # of the pictures, no fault of the service
         **summary,
     }
 
