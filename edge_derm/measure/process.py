@@ -71,6 +71,9 @@ def started(
             yield process
         finally:
             kill_group(process.pid)
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):  # what the dead were not sent yet must not hide why they died
+                    process.stdin.close()
 
 
 def kill_group(pid: int) -> None:
