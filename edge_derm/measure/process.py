@@ -72,7 +72,9 @@ def started(
         finally:
             kill_group(process.pid)
             if process.stdin is not None:
-                with contextlib.suppress(OSError):  # what the dead were not sent yet must not hide why they died
+                with contextlib.suppress(
+                    OSError
+                ):  # what the dead were not sent yet must not hide why they died
                     process.stdin.close()
 
 
