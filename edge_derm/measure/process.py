@@ -72,9 +72,7 @@ def started(
         finally:
             kill_group(process.pid)
             if process.stdin is not None:
-                with contextlib.suppress(
-                    OSError
-                ):  # what the dead were not sent yet must not hide why they died
+                with contextlib.suppress(OSError):  # unsent bytes must not hide why it ended
                     process.stdin.close()
 
 
