@@ -240,6 +240,12 @@ def claimed(path: Path) -> Iterator[bool]:
         yield True
 
 
+def ready(work: Path, name: str) -> bool:
+    """Whether a cell's candidate is trained; if not, another process is at it, and a later call makes its files."""
+    candidate = name.removesuffix(".files.npz")
+    return candidate == name or (work / candidate / "run.json").is_file()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -259,7 +265,7 @@ def main() -> None:
     order = missing[::-1] if given.backwards else missing
     for name, job in order[: given.cells]:
         with claimed(given.work / f"{name}.lock") as mine:
-            if mine and not (given.work / name).is_file():
+            if mine and not (given.work / name).is_file() and ready(given.work, name):
                 job()
                 print(name, flush=True)
     if given.json:
