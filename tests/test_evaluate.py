@@ -96,9 +96,8 @@ def test_mcnemar_equals_statsmodels_exact(b, c):
 @example(5000, 5000)
 def test_mcnemar_of_thousands_is_scipys_binomial_test(b, c):
     expected = stats.binomtest(min(b, c), b + c, 0.5).pvalue if b + c else 1.0
-    assert readers.mcnemar(b, c) == pytest.approx(
-        expected, rel=1e-9, abs=1e-200
-    )  # SciPy says 0 from about 1e-290 on
+    # SciPy says 0 from about 1e-290 on.
+    assert readers.mcnemar(b, c) == pytest.approx(expected, rel=1e-9, abs=1e-200)
 
 
 @settings(max_examples=100, deadline=None)
