@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_derm.data import preprocess, read_image
+from edge_derm.data.preprocess import _maps
 from edge_derm.errors import DataError
 
 # SHA-256 of the bytes of known pixels through known sizes: the same on x86-64 and arm64.
@@ -60,6 +61,20 @@ def test_equals_the_plain_integer_definition(height, width, size_px, seed):
         else cv2.resize(reduced, (size_px, size_px), interpolation=cv2.INTER_LINEAR_EXACT)
     )
     assert np.array_equal(preprocess(image, size_px), expected)
+
+
+@pytest.mark.parametrize("size_px", [1, 2, 7, 24, 64, 96, 128, 160])
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_every_side_that_goes_through_a_map_gets_the_bytes_of_the_exact_resize(size_px, order):
+    rng = np.random.default_rng(size_px)
+    sides = [side for side in range(size_px + 1, 2 * size_px) if _maps(side, size_px) is not None]
+    assert sides == [side for side in range(size_px + 1, 2 * size_px) if 16 * side % size_px == 0]
+    for side in sides:
+        noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        for image in (noise, (noise & 1) * np.uint8(255)):  # black and white: the most halves to round
+            expected = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_LINEAR_EXACT)
+            expected = expected if order == "rgb" else expected[..., ::-1]
+            assert np.array_equal(preprocess(image, size_px, order=order), expected), side
 
 
 @settings(max_examples=30, deadline=None)
