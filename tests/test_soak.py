@@ -55,7 +55,9 @@ def test_memory_that_grows_is_seen():
     held, size = [], 1 << 18
 
     def leak():
-        fresh = mmap.mmap(-1, size)  # pages of its own: a heap would first hand out what earlier tests gave back
+        fresh = mmap.mmap(
+            -1, size
+        )  # pages of its own: a heap would first hand out what earlier tests gave back
         fresh.write(b"1" * size)
         held.append(fresh)
         time.sleep(0.002)
