@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import cv2
+import net_models
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from edge_derm.bundle import Dropout, check_model, open_bundle, update_bundle, write_bundle
 from edge_derm.bundle.cut import cut, expose
 from edge_derm.bundle.describe import describe_model
-from edge_derm.errors import BundleError, ModelError
+from edge_derm.errors import BackendError, BundleError, ModelError
 from edge_derm.runtime import Classifier, measures
 from edge_derm.runtime.backends import load_engine
 from edge_derm.runtime.dropout import DropoutPasses
@@ -106,6 +107,36 @@ def test_views_are_classified_one_by_one(tiny_bundle, tiny_images, threads):
     classifier = Classifier.open(tiny_bundle)
     for k in range(8):
         np.testing.assert_array_equal(found[k], classifier.predict(views(tiny_images[:3], 8)[:, k]))
+
+
+@pytest.mark.parametrize("kernels", ["default", "reference"])
+@pytest.mark.parametrize("count", [3, 8, 10])
+def test_threads_change_no_bit_of_a_view(any_bundle, tiny_images, kernels, count):
+    found = [
+        Sampler([any_bundle], Sampling(tta=count), kernels=kernels, threads=threads).sample(tiny_images[:3])
+        for threads in (1, 2, 4)
+    ]
+    assert found[0].shape == (count, 3, len(LABELS))
+    assert all(one.tobytes() == found[0].tobytes() for one in found[1:])
+
+
+def test_a_file_that_reshapes_to_one_image_takes_views_and_dropout_too(tmp_path, tiny_images):
+    """MobileNet v1 of the TensorFlow zoo ends so: its batch cannot be grown by asking for it."""
+    net = net_models.Net((32, 32, 3), 4)
+    at = net.conv(net.conv(net.at, 8, stride=(2, 2)), 16, stride=(2, 2))
+    at = net.conv(net.pool("AVERAGE_POOL_2D", at, (8, 8), (8, 8)), 4, (1, 1), activation=0)
+    model = net.finish(net.softmax(net.reshape(at, (1, 4))))
+    bundle = write_bundle(tmp_path / "zoo", describe_model(model, labels=LABELS), model=model)
+    classifier = Classifier.open(bundle)
+    with pytest.raises(BackendError):
+        Classifier.open(bundle, batch=8)
+    found = Sampler([bundle], Sampling(tta=8), threads=2).sample(tiny_images[:3])
+    for k in range(8):
+        np.testing.assert_array_equal(found[k], classifier.predict(views(tiny_images[:3], 8)[:, k]))
+    kept = Sampler([bundle], Sampling(mc=5, rate=0.0, depth=1)).sample(tiny_images[:3])
+    assert all(np.array_equal(one, classifier.predict(tiny_images[:3])) for one in kept)
+    dropped = Sampler([bundle], Sampling(mc=5, rate=0.4, depth=1)).sample(tiny_images[:3])
+    assert dropped.std(axis=0).max() > 0
 
 
 def test_an_ensemble_is_the_passes_of_its_members(tiny_bundle, tiny_uint8, tmp_path, tiny_images):

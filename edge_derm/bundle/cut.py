@@ -182,6 +182,8 @@ def _make_suffix(
             operators.append(_multiply(code, operator.inputs[0], mask, product))
             operator.inputs = np.array([product, *operator.inputs[1:]], np.int32)
             _rescale_bias(tree, graph.ops[place], operator, rate)
+        if graph.ops[place].name == "RESHAPE":
+            _reshape_batch(tree, operator, passes)
         operators.append(operator)
     for op in graph.ops[first:]:
         for index in op.outputs:
@@ -235,6 +237,15 @@ def _grown(scale: np.ndarray, rate: float) -> np.ndarray:
 def _batch(tensor: Any, passes: int) -> None:
     tensor.shape = np.array([passes, *tensor.shape[1:]], np.int32)
     tensor.shapeSignature = None
+
+
+def _reshape_batch(tree: Any, operator: Any, passes: int) -> None:
+    """A shape that is written into the file holds the batch too."""
+    shape = [passes, *tree.subgraphs[0].tensors[operator.outputs[0]].shape[1:]]
+    operator.inputs = operator.inputs[:1]
+    operator.builtinOptionsType = _schema().BuiltinOptions.ReshapeOptions
+    operator.builtinOptions = _schema().ReshapeOptionsT()
+    operator.builtinOptions.newShape = np.array(shape, np.int32)
 
 
 def _is_quantised(tensor: Any) -> bool:

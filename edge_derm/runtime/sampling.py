@@ -5,7 +5,6 @@ Dropout, views and ensembles multiply: every bundle looks at every view under ev
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Sequence
@@ -13,7 +12,7 @@ from typing import Sequence
 import numpy as np
 
 from edge_derm.bundle import Bundle
-from edge_derm.errors import BundleError
+from edge_derm.errors import BackendError, BundleError
 from edge_derm.runtime.classifier import Classifier
 from edge_derm.runtime.dropout import DropoutPasses
 from edge_derm.runtime.encoding import Write
@@ -109,55 +108,40 @@ class Sampler:
 
 
 class Viewer:
-    """Every view of an image at once: as many copies of the model as threads, each running its share as one batch.
+    """Every view of an image at once, as one batch whose layers all threads share.
 
-    Copies on single threads beat one run on several: the layers of a small network are too short to be shared. The symmetries
-    of an image are written straight into the input tensor, encoded once: a copy of eight views would cost a tenth of a run.
+    One run on two threads beats two copies on one thread each, which wait for each other at the end and for their start, most
+    of all where another process holds one of the cores. The symmetries of an image are written straight into the input
+    tensor, encoded once: a copy of eight views would cost a tenth of a run.
     """
 
     def __init__(self, bundle: Bundle, count: int, *, seed: int, kernels: str, threads: int) -> None:
         self._count, self._seed = count, seed
-        shares = np.array_split(np.arange(count), min(threads, count))
-        self._shares = [slice(int(share[0]), int(share[-1]) + 1) for share in shares]
-        self._copies = [
-            Classifier.open(bundle, kernels=kernels, batch=min(len(share), MOST_BATCH)) for share in shares
-        ]
-        self._pool = ThreadPoolExecutor(len(shares) - 1) if len(shares) > 1 else None
+        self._together = True
+        try:
+            self._classifier = Classifier.open(
+                bundle, kernels=kernels, threads=threads, batch=min(count, MOST_BATCH)
+            )
+        except BackendError as error:
+            if error.code != "backend-refused":
+                raise
+            self._together = False  # somebody's file that takes one image at a time
+            self._classifier = Classifier.open(bundle, kernels=kernels, threads=threads)
 
     def raw(self, images: np.ndarray) -> np.ndarray:
         """Scores float32 [V, N, C] of the views of uint8 images [N, S, S, 3]."""
-        images = self._copies[0].checked(images)
-        if self._count > DIHEDRAL or not len(images):
+        images = self._classifier.checked(images)
+        if self._count > DIHEDRAL or not self._together or not len(images):
             looked_at = views(images, self._count, seed=self._seed)
-            jobs = [partial(_seen, copy, looked_at[:, part]) for copy, part in self._parts()]
-        else:
-            jobs = [partial(_turned, copy, images, part.start) for copy, part in self._parts()]
-        if self._pool is None:
-            return jobs[0]()
-        waiting = [self._pool.submit(job) for job in jobs[1:]]
-        return np.concatenate([jobs[0](), *(job.result() for job in waiting)])
-
-    def _parts(self) -> list[tuple[Classifier, slice]]:
-        return list(zip(self._copies, self._shares))
+            scores = self._classifier.raw(looked_at.reshape(-1, *images.shape[1:]))
+            return scores.reshape(len(images), self._count, -1).swapaxes(0, 1)
+        rows = [self._classifier.raw_written(partial(_write_views, image)) for image in images]
+        return rows[0][:, np.newaxis] if len(rows) == 1 else np.stack(rows, axis=1)
 
 
-def _seen(copy: Classifier, looked_at: np.ndarray) -> np.ndarray:
-    """[V, N, C] of views [N, V, S, S, 3]."""
-    count, seen = looked_at.shape[:2]
-    flat = looked_at.reshape(count * seen, *looked_at.shape[2:])
-    return copy.raw(flat).reshape(count, seen, -1).swapaxes(0, 1)
-
-
-def _turned(copy: Classifier, images: np.ndarray, first: int) -> np.ndarray:
-    """[V, N, C]: as many symmetries of each image as the copy takes at once, from ``first`` on."""
-
-    def write(image: np.ndarray, encode: Write, tensor: np.ndarray) -> None:
-        stored = np.empty((1, *image.shape), tensor.dtype)
-        encode(image[np.newaxis], stored)
-        turn(stored[0], tensor, first=first)
-
-    rows = [copy.raw_written(partial(write, image)) for image in images]
-    return rows[0][:, np.newaxis] if len(rows) == 1 else np.stack(rows, axis=1)
+def _write_views(image: np.ndarray, encode: Write, tensor: np.ndarray) -> None:
+    encode(image[np.newaxis], tensor[:1])
+    turn(tensor)
 
 
 def _check_alike(bundles: Sequence[Bundle]) -> None:
