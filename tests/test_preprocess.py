@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import hashlib
+import sys
 
 import cv2
 import numpy as np
@@ -10,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_derm.data import preprocess, read_image
-from edge_derm.data.preprocess import _maps
 from edge_derm.errors import DataError
 
 # SHA-256 of the bytes of known pixels through known sizes: the same on x86-64 and arm64.
@@ -65,9 +65,14 @@ def test_equals_the_plain_integer_definition(height, width, size_px, seed):
 
 @pytest.mark.parametrize("size_px", [1, 2, 7, 24, 64, 96, 128, 160])
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_every_side_that_goes_through_a_map_gets_the_bytes_of_the_exact_resize(size_px, order):
+@pytest.mark.parametrize("three", [True, False])  # channels; the machine decides
+def test_every_side_that_goes_through_a_map_gets_the_bytes_of_the_exact_resize(
+    size_px, order, three, monkeypatch
+):
+    module = sys.modules["edge_derm.data.preprocess"]
+    monkeypatch.setattr(module, "_THREE_CHANNELS", three)
     rng = np.random.default_rng(size_px)
-    sides = [side for side in range(size_px + 1, 2 * size_px) if _maps(side, size_px) is not None]
+    sides = [side for side in range(size_px + 1, 2 * size_px) if module._maps(side, size_px)]
     assert sides == [side for side in range(size_px + 1, 2 * size_px) if 16 * side % size_px == 0]
     for side in sides:
         noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
@@ -79,7 +84,8 @@ def test_every_side_that_goes_through_a_map_gets_the_bytes_of_the_exact_resize(s
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 12), st.integers(2, 24), st.integers(0, 2**32 - 1))
-def test_the_last_resize_stays_within_one_of_exact_bilinear(size_px, side, seed):
+def test_the_last_resize_stays_within_one_and_a_half_of_exact_bilinear(size_px, side, seed):
+    """Weights of 8 bits are off by 1/512 at most: twice 255/512, and a half for the rounding."""
     image = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     small = reduce_plainly(image, size_px).astype(np.float64)
     at = np.clip((np.arange(size_px) + 0.5) * small.shape[0] / size_px - 0.5, 0, small.shape[0] - 1)
@@ -87,7 +93,7 @@ def test_the_last_resize_stays_within_one_of_exact_bilinear(size_px, side, seed)
     high, part = np.minimum(low + 1, small.shape[0] - 1), (at - low)
     rows = small[low] * (1 - part)[:, None, None] + small[high] * part[:, None, None]
     exact = rows[:, low] * (1 - part)[None, :, None] + rows[:, high] * part[None, :, None]
-    assert np.abs(preprocess(image, size_px) - exact).max() <= 1.0
+    assert np.abs(preprocess(image, size_px) - exact).max() <= 2 * 255 / 512 + 0.5 + 1e-9
 
 
 def test_bgr_and_rgb_agree():

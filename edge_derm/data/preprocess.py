@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
+import platform
 import threading
 from pathlib import Path
 from typing import Any, Mapping
@@ -84,6 +85,9 @@ class _Scratch(threading.local):
 
 
 SCRATCH_BYTES = 2**22
+# Through a map three channels cost less memory traffic than four on x86-64; on arm64 they take three quarters more instructions.
+_THREE_CHANNELS = platform.machine() in ("x86_64", "AMD64")
+_Maps = tuple[np.ndarray, np.ndarray]
 _scratch = _Scratch()
 
 
@@ -95,12 +99,20 @@ def _crop(image: np.ndarray) -> np.ndarray:
 
 
 def _resize(pixels: np.ndarray, size_px: int, order: str) -> np.ndarray:
+    maps = _maps(pixels.shape[0], size_px)
+    if maps is None or not _THREE_CHANNELS:
+        return _resize_four(pixels, size_px, order, maps)
+    small = _scratch.array("small", (size_px, size_px, 3)) if order == "bgr" else None
+    small = cv2.remap(pixels, *maps, cv2.INTER_LINEAR, dst=small, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.cvtColor(small, cv2.COLOR_BGR2RGB) if order == "bgr" else small
+
+
+def _resize_four(pixels: np.ndarray, size_px: int, order: str, maps: _Maps | None) -> np.ndarray:
     # Each channel is resized by itself, so a fourth one changes nothing; four are a vector, three are not: a fifth faster.
     side = pixels.shape[0]
     code = cv2.COLOR_BGR2RGBA if order == "bgr" else cv2.COLOR_RGB2RGBA
     four = cv2.cvtColor(pixels, code, dst=_scratch.array("four", (side, side, 4)))
-    small = _scratch.array("small", (size_px, size_px, 4))
-    maps = _maps(side, size_px)
+    small = _scratch.array("four small", (size_px, size_px, 4))
     if maps is None:
         small = cv2.resize(four, (size_px, size_px), dst=small, interpolation=cv2.INTER_LINEAR_EXACT)
     else:
@@ -109,7 +121,7 @@ def _resize(pixels: np.ndarray, size_px: int, order: str) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _maps(side: int, size_px: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _maps(side: int, size_px: int) -> _Maps | None:
     """Where ``remap`` finds each pixel of the smaller square: whole part int16 [S, S, 2], 1/32 parts uint16 [S, S].
 
     None where a position is no whole number of 1/32, the fraction that ``remap`` has; where the square grows, which ``remap``
