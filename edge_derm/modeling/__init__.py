@@ -1,4 +1,8 @@
-"""Keras in, bundle material out. TensorFlow and Keras are loaded here and nowhere else."""
+"""Keras in, bundle material out. TensorFlow and Keras are loaded here and nowhere else.
+
+Training and distillation run on Keras' TensorFlow or JAX (``KERAS_BACKEND=jax``, for a GPU); everything that makes files, on
+TensorFlow.
+"""
 
 import os
 
@@ -9,5 +13,6 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 from edge_derm.quiet import quiet_native  # noqa: E402
 
-with quiet_native(everything=True):  # which GPU libraries are absent is nobody's news
-    import tensorflow  # noqa: E402, F401
+if os.environ["KERAS_BACKEND"] == "tensorflow":
+    with quiet_native(everything=True):  # which GPU libraries are absent is nobody's news
+        import tensorflow  # noqa: E402, F401

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 import keras
-import tensorflow as tf
 from keras import layers as kl
+from keras import ops
 
 from edge_derm.errors import ModelError
 from edge_derm.modeling import attention as attending
@@ -121,14 +121,7 @@ class StridedDilatedConv2D(kl.Layer):
         )
 
     def call(self, x: Any) -> Any:
-        total = [
-            tf.maximum(0, (-(-side // self.stride) - 1) * self.stride + 2 * self.rate + 1 - side)
-            for side in (tf.shape(x)[1], tf.shape(x)[2])
-        ]
-        x = tf.pad(x, [[0, 0], *([pad // 2, pad - pad // 2] for pad in total), [0, 0]])
-        return tf.nn.convolution(x, self.kernel, padding="VALID", dilations=self.rate)[
-            :, :: self.stride, :: self.stride
-        ]
+        return strided_dilated(x, self.kernel, self.stride, self.rate)
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         sides = (None if side is None else -(-side // self.stride) for side in shape[1:3])
@@ -136,6 +129,15 @@ class StridedDilatedConv2D(kl.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "stride": self.stride, "rate": self.rate}
+
+
+def strided_dilated(x: Any, kernel: Any, stride: int, rate: int) -> Any:
+    """[N, H, W, C] → [N, ⌈H / stride⌉, ⌈W / stride⌉, out] by a 3 × 3 kernel with stride and rate, padded to ``same``."""
+    total = [
+        ops.maximum(0, (-(-side // stride) - 1) * stride + 2 * rate + 1 - side) for side in ops.shape(x)[1:3]
+    ]
+    x = ops.pad(x, [[0, 0], *([pad // 2, pad - pad // 2] for pad in total), [0, 0]])
+    return ops.conv(x, kernel, padding="valid", dilation_rate=rate)[:, ::stride, ::stride]
 
 
 def logits_of(model: keras.Model) -> keras.Model:

@@ -13,7 +13,7 @@ from typing import Any, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from edge_derm.errors import ModelError
 
@@ -54,8 +54,8 @@ class SpatialAttention(keras.layers.Layer):
     def call(self, x: Any, training: bool | None = None) -> Any:
         seen = logits(x, *self.weights)
         if training:
-            self.add_loss(CENTRING * tf.square(tf.reduce_mean(seen)))
-        return x * (1.0 + tf.sigmoid(seen))
+            self.add_loss(CENTRING * ops.square(ops.mean(seen)))
+        return x * (1.0 + ops.sigmoid(seen))
 
     def mask(self, x: Any) -> Any:
         """float32 [N, H, W, 1] in (0, 1) of a feature map [N, H, W, C]."""
@@ -67,13 +67,13 @@ class SpatialAttention(keras.layers.Layer):
 
 def mask(x: Any, squeeze: Any, squeeze_bias: Any, look: Any, look_bias: Any) -> Any:
     """The mask [N, H, W, 1] of a feature map [N, H, W, C], from the four weights of the layer in their order."""
-    return tf.sigmoid(logits(x, squeeze, squeeze_bias, look, look_bias))
+    return ops.sigmoid(logits(x, squeeze, squeeze_bias, look, look_bias))
 
 
 def logits(x: Any, squeeze: Any, squeeze_bias: Any, look: Any, look_bias: Any) -> Any:
     """What the mask is the sigmoid of, [N, H, W, 1]."""
-    squeezed = tf.nn.relu6(tf.nn.conv2d(x, squeeze, 1, "SAME") + squeeze_bias)
-    return tf.nn.conv2d(squeezed, look, 1, "SAME") + look_bias
+    squeezed = ops.relu6(ops.conv(x, squeeze, 1, "same") + squeeze_bias)
+    return ops.conv(squeezed, look, 1, "same") + look_bias
 
 
 def masks(model: keras.Model, pixels: np.ndarray, *, batch: int = 64) -> np.ndarray:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 ZETA = 0.05  # somewhat above the 4 % that audits use
 BANK = 4
@@ -34,24 +35,26 @@ class Bank:
             zeta * float(np.abs(flat).max(axis=1).mean()),
             zeta * float(np.linalg.norm(flat, axis=1).mean()),
         ]
-        self.values = tf.Variable(tf.zeros((BANK, *self.shape)), trainable=False)
+        self.values = keras.Variable(np.zeros((BANK, *self.shape), np.float32), trainable=False)
         width = [self.radii[0], self.radii[1] / math.sqrt(flat.shape[1])]
-        self.width = tf.constant([width[i % 2] for i in range(BANK)], tf.float32)
+        self.width = np.array([width[i % 2] for i in range(BANK)], np.float32)
 
     def begin(self, epoch: int) -> None:
         """New noise of half the radius, a function of the seed and the epoch alone."""
         rng = np.random.default_rng([self.seed, epoch, 31])
         noise = rng.choice([-0.5, 0.5], (BANK, *self.shape)).astype(np.float32)
-        self.values.assign(noise * self.width.numpy()[:, None, None, None])
+        self.values.assign(noise * self.width[:, None, None, None])
 
     def add(self, images: Any, r: Any) -> Any:
         """Every second image perturbed, in the valid range."""
-        chosen = tf.cast(tf.range(tf.shape(images)[0]) % 2, images.dtype)[:, None, None, None]
-        return tf.clip_by_value(images + chosen * r, -1.0, 127 / 128)
+        chosen = ops.cast(ops.arange(ops.shape(images)[0]) % 2, images.dtype)[:, None, None, None]
+        return ops.clip(images + chosen * r, -1.0, 127 / 128)
 
     def ascend(self, which: Any, r: Any, gradient: Any) -> None:
         """One step up the loss, back into the ball: even ones L∞, odd ones L2."""
-        r = r + SHARE * self.width[which] * tf.sign(gradient)
-        cube = tf.clip_by_value(r, -self.radii[0], self.radii[0])
-        ball = r * tf.minimum(1.0, self.radii[1] / tf.maximum(tf.norm(r), 1e-12))
-        self.values.scatter_nd_update([[which]], [tf.where(which % 2 == 0, cube, ball)])
+        r = r + SHARE * ops.take(self.width, which) * ops.sign(gradient)
+        cube = ops.clip(r, -self.radii[0], self.radii[0])
+        ball = r * ops.minimum(1.0, self.radii[1] / ops.maximum(ops.norm(ops.ravel(r)), 1e-12))
+        chosen = ops.where(which % 2 == 0, cube, ball)
+        mine = ops.reshape(ops.equal(ops.arange(BANK), which), (BANK, 1, 1, 1))
+        self.values.assign(ops.where(mine, chosen, self.values.value))

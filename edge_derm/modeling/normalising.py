@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -21,6 +20,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not training or not self.trainable:
             return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf  # other backends train without this layer
+
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=self.gamma,
@@ -36,11 +37,16 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def trained_twin(model: keras.Model) -> keras.Model:
-    """A copy with the same weights in the same order, for images of any size, that trains faster."""
+    """A copy with the same weights in the same order, for images of any size, that trains faster.
+
+    Other compilers than TensorFlow's join the passes themselves: there it keeps Keras' layers.
+    """
+    composed = keras.backend.backend() == "tensorflow"
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         kind = type(layer)
-        if kind is keras.layers.BatchNormalization and layer.axis in (-1, 3) and layer.scale and layer.center:
+        plain = kind is keras.layers.BatchNormalization and layer.axis in (-1, 3)
+        if composed and plain and layer.scale and layer.center:
             kind = FusedBatchNormalization
         return kind.from_config(layer.get_config())
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import importlib
 import platform
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from edge_derm import __version__, files
 from edge_derm.errors import ModelError
@@ -22,9 +22,10 @@ MODEL, RECORD, HISTORY, CHECKPOINT = "model.keras", "run.json", "history.csv", "
 
 def versions() -> dict[str, str]:
     """What made a run."""
+    backend = keras.backend.backend()
     return {
         "edge_derm": __version__,
-        "tensorflow": tf.__version__,
+        backend: importlib.import_module(backend).__version__,
         "keras": keras.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

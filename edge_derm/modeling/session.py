@@ -11,11 +11,11 @@ from typing import Any, Callable, Iterator, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from edge_derm.data import Dataset, Split
 from edge_derm.errors import ModelError
-from edge_derm.modeling import architecture, hardening, pretrained, recipe, scoring
+from edge_derm.modeling import architecture, hardening, pretrained, recipe, scoring, stepping
 from edge_derm.modeling.augmentation import augment
 from edge_derm.modeling.checkpoint import State
 from edge_derm.modeling.normalising import trained_twin
@@ -31,6 +31,7 @@ class Session:
     """A run in memory. Its epochs are functions of the state before them; ``deadline`` alone may cut one short."""
 
     label_weight = 1.0  # of the labels in the loss, beside ``pull``
+    fixed: Sequence[keras.Variable] = ()  # that the loss reads and no step changes (a teacher's weights)
 
     def __init__(
         self, dataset: Dataset, parts: Split, config: TrainConfig, *, start: keras.Model | None = None
@@ -50,11 +51,11 @@ class Session:
         self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         self.optimizer.build(self.live.trainable_variables)
         frequency = np.bincount(self.targets, minlength=len(dataset.labels)) / len(self.targets)
-        self.adjustment = tf.constant(config.adjustment * np.log(np.maximum(frequency, 1e-6)), tf.float32)
+        self.adjustment = (config.adjustment * np.log(np.maximum(frequency, 1e-6))).astype(np.float32)
         self.bank = (
             hardening.Bank(self.judged, zeta=config.harden, seed=config.seed) if config.harden else None
         )
-        self.step = tf.function(self._step)
+        self.step: Any = None  # compiled by the first epoch, when all that a loss reads is there
         self.watchers: Sequence[Watcher] = ()
         self.deadline = math.inf  # on ``time.monotonic``'s clock
 
@@ -84,24 +85,22 @@ class Session:
                 layer.seed_generator.state.assign([self.config.seed, state.epoch])
         if self.bank:
             self.bank.begin(state.epoch)
+        self.step = self.step or stepping.compiled(self)
+        self.step.load()
         losses = []
         for number, (images, targets) in enumerate(self.batches(state.epoch, state.epochs)):
             done = state.epoch * self.steps + number
-            self.optimizer.learning_rate.assign(recipe.rate(self.config, done, self.steps, state.epochs))
-            kept, which = recipe.keep(self.config, done, self.steps), number % hardening.BANK
-            losses.append(
-                self.step(
-                    tf.constant(images),
-                    tf.constant(targets),
-                    tf.constant(kept, tf.float32),
-                    tf.constant(which),
-                )
-            )
+            rate = recipe.rate(self.config, done, self.steps, state.epochs)
+            kept = recipe.keep(self.config, done, self.steps)
+            losses.append(self.step(images, targets, rate, kept, number % hardening.BANK))
+            if self.watchers:
+                self.step.store()
             for look in self.watchers:
                 look(done + 1, self)
             if time.monotonic() > self.deadline:
                 break
-        loss = float(np.mean([value.numpy() for value in losses]))
+        self.step.store()
+        loss = float(np.mean([np.asarray(value) for value in losses]))
         if not math.isfinite(loss):
             raise ModelError(
                 f"epoch {state.epoch + 1}: the loss is {loss}: lower the learning rate",
@@ -155,31 +154,17 @@ class Session:
         if self.stored.shape[1] != stored_px:
             self.stored = self.dataset.images(stored_px, self.members)
 
-    def _step(self, images: Any, targets: Any, keep: Any, which: Any) -> Any:
-        wanted = tf.one_hot(targets, len(self.labels))
-        r = self.bank.values[which] if self.bank else tf.zeros(())
-        with tf.GradientTape() as tape:
-            if self.bank:
-                tape.watch(r)
-                images = self.bank.add(images, r)
-            raw = self.logits(images, training=True)
-            logits = raw + self.adjustment
-            loss = self.label_weight * tf.reduce_mean(
-                keras.losses.categorical_crossentropy(
-                    wanted, logits, from_logits=True, label_smoothing=self.config.label_smoothing
-                )
-            ) + self.pull(images, raw)
-            loss += sum(self.logits.losses)  # of its layers (attention's)
-        variables = self.live.trainable_variables
-        slopes, up = tape.gradient(loss, (variables, r))
-        self.optimizer.apply_gradients(zip(slopes, variables))
+    def loss(self, images: Any, targets: Any, r: Any) -> Any:
+        """Of a batch, in training; ``r``: a universal perturbation that every second image carries, where there is a bank."""
         if self.bank:
-            self.bank.ascend(which, r, up)
-        self.settle()
-        for average, live in zip(self.model.weights, self.live.weights):
-            if average.dtype == "float32":
-                average.assign(average * keep + live * (1 - keep))
-        return loss
+            images = self.bank.add(images, r)
+        raw = self.logits(images, training=True)
+        wanted = ops.one_hot(targets, len(self.labels))
+        of_labels = keras.losses.categorical_crossentropy(
+            wanted, raw + self.adjustment, from_logits=True, label_smoothing=self.config.label_smoothing
+        )
+        whole = self.label_weight * ops.mean(of_labels) + self.pull(images, raw)
+        return whole + sum(self.logits.losses)  # of its layers (attention's)
 
     def pull(self, images: Any, logits: Any) -> Any:
         """What else a step's loss holds (a session with a teacher says more)."""

@@ -11,11 +11,11 @@ from typing import Any, Callable, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from edge_derm.errors import ModelError
 from edge_derm.modeling import attention
-from edge_derm.modeling.architecture import StridedDilatedConv2D
+from edge_derm.modeling.architecture import StridedDilatedConv2D, strided_dilated
 from edge_derm.modeling.attention import SpatialAttention
 
 CLIP = 6.0  # of ReLU6, after every convolution of a chain
@@ -143,17 +143,17 @@ def apply(layer: Layer, x: Any) -> Any:
     if layer.kind == "dense":
         return x @ layer.kernel + layer.bias
     if layer.kind == "conv":
-        return tf.nn.conv2d(x, layer.kernel, layer.stride, "SAME", dilations=layer.rate) + layer.bias
-    rates = [layer.rate, layer.rate] if layer.rate > 1 else None  # TensorFlow refuses rates beside a stride
-    strides = [1, layer.stride, layer.stride, 1]
-    return tf.nn.depthwise_conv2d(x, layer.kernel, strides, "SAME", dilations=rates) + layer.bias
+        if layer.stride > 1 and layer.rate > 1:
+            return strided_dilated(x, layer.kernel, layer.stride, layer.rate) + layer.bias
+        return ops.conv(x, layer.kernel, layer.stride, "same", dilation_rate=layer.rate) + layer.bias
+    return ops.depthwise_conv(x, layer.kernel, layer.stride, "same", dilation_rate=layer.rate) + layer.bias
 
 
 def pool(layer: Layer, x: Any) -> Any:
     """What the classifier sees, [N, C], of the last feature map [N, H, W, C]: the mean over all places, weighed by attention."""
     if layer.gate is not None:
         x = x * (1 + attention.mask(x, *layer.gate))
-    return tf.reduce_mean(x, axis=(1, 2))
+    return ops.mean(x, axis=(1, 2))
 
 
 def forward(chain: Sequence[Layer], x: Any, observe: Observer = lambda name, values: values) -> Any:
@@ -162,7 +162,7 @@ def forward(chain: Sequence[Layer], x: Any, observe: Observer = lambda name, val
         if layer.kind == "dense":
             x = observe(POOL, pool(layer, x))
         y = apply(layer, x)
-        x = observe(layer.name, y if layer.kind == "dense" else tf.nn.relu6(y))
+        x = observe(layer.name, y if layer.kind == "dense" else ops.relu6(y))
     return x
 
 
@@ -174,6 +174,5 @@ def logits(
     batch: int = 64,
 ) -> np.ndarray:
     """float32 [N, C] of uint8 [N, S, S, 3]."""
-    compiled = tf.function(lambda x: forward(chain, x, observe))
     parts = [pixels[i : i + batch].astype(np.float32) / 128 - 1 for i in range(0, len(pixels), batch)]
-    return np.concatenate([compiled(part).numpy() for part in parts])
+    return np.concatenate([np.asarray(forward(chain, part, observe)) for part in parts])

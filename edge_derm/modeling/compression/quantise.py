@@ -8,7 +8,7 @@ from typing import Any, Mapping, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from edge_derm.modeling.compression import equalise as equalising
 from edge_derm.modeling.compression.chain import POOL, Layer, fold, forward, unfold
@@ -73,12 +73,12 @@ def logit_range(scores: np.ndarray) -> tuple[float, float]:
     Rounding makes near decisions ties, half of them lost, so every step counts: of a range that holds all logits of a trained
     network, most is spent on classes that have no share in the decision and on images that are decided anyway.
     """
-    exact = tf.nn.softmax(scores).numpy()
+    exact = np.asarray(ops.softmax(scores))
     lows, highs = min(0.0, float(scores.min())) * ENDS, max(0.0, float(scores.max())) * ENDS
 
     def error(pair: tuple[float, float]) -> float:
         rounded = quantiser({"": pair})("", scores)
-        return float(np.square(tf.nn.softmax(rounded).numpy() - exact).mean())
+        return float(np.square(np.asarray(ops.softmax(rounded)) - exact).mean())
 
     return min(((float(low), float(high)) for low in lows for high in highs), key=error)
 

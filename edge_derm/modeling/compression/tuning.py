@@ -14,15 +14,14 @@ from typing import Any, Callable, Mapping, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from edge_derm.data import Dataset, Split
 from edge_derm.errors import ModelError
 from edge_derm.modeling import architecture, runs
 from edge_derm.modeling.checkpoint import State
-from edge_derm.modeling.compression import cluster, prune, qat, quantise
-from edge_derm.modeling.compression.chain import Layer, fold, unfold
-from edge_derm.modeling.compression.reconstruct import quantiser, reconstruct
+from edge_derm.modeling.compression import cluster, prune
+from edge_derm.modeling.compression.chain import fold
 from edge_derm.modeling.interface import input_size, resized
 from edge_derm.modeling.normalising import trained_twin
 from edge_derm.modeling.recipe import TrainConfig, views_of
@@ -73,6 +72,7 @@ class Tuning(Session):
         self.teachers = [
             (input_size(model), architecture.logits_of(trained_twin(model))) for model in teachers
         ]
+        self.fixed = [variable for _, teacher in self.teachers for variable in teacher.variables]
         self.settings, self.constraint = settings, constraint
 
     def pull(self, images: Any, logits: Any) -> Any:
@@ -81,11 +81,11 @@ class Tuning(Session):
         softened = []
         for size_px, teacher in self.teachers:
             side = views_of(size_px)  # it sees lesions as large as it learnt them
-            seen = images if side == images.shape[1] else tf.image.resize(images, (side, side))
-            softened.append(tf.nn.softmax(teacher(seen, training=False) / temperature))
-        wanted = tf.add_n(softened) / len(softened)
-        loss = tf.nn.softmax_cross_entropy_with_logits(labels=wanted, logits=logits / temperature)
-        return self.settings.weight * temperature**2 * tf.reduce_mean(loss)
+            seen = images if side == images.shape[1] else ops.image.resize(images, (side, side))
+            softened.append(ops.softmax(teacher(seen, training=False) / temperature))
+        wanted = sum(softened) / len(softened)
+        loss = keras.losses.categorical_crossentropy(wanted, logits / temperature, from_logits=True)
+        return self.settings.weight * temperature**2 * ops.mean(loss)
 
     def settle(self) -> None:
         if self.constraint is not None:
@@ -94,28 +94,6 @@ class Tuning(Session):
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Of the activations, by the layer of ``product`` whose output they are; empty where none were trained."""
         return {}
-
-
-class Simulation(Tuning):
-    """Tuning with int8 simulated, to the teachers' decisions alone; the last epoch counts, nothing is chosen on any image."""
-
-    label_weight = 0.0
-
-    def __init__(
-        self, *given: Any, parent: keras.Model, chain: Sequence[Layer], ranges: qat.Ranges, **options: Any
-    ) -> None:
-        start = qat.trainable(chain, ranges, input_size(parent))
-        super().__init__(*given, start=start, constraint=None, **options)
-        self.parent, self.chain = parent, chain
-
-    def worth(self, state: State, figures: dict[str, Any]) -> float:
-        return float(state.epoch)
-
-    def product(self) -> keras.Model:
-        return unfold(self.parent, qat.trained(self.model, self.chain)[0])
-
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        return quantise.by_output(self.parent, qat.trained(self.model, self.chain)[1])
 
 
 def compress(
@@ -150,9 +128,9 @@ def compress(
 
     def make() -> Tuning:
         if settings.method == "qat":
-            levelled, ranges = quantise.level(fold(parent), seen)
-            chain = reconstruct(levelled, seen[: quantise.ROUNDED_ON], quantiser(ranges))
-            return Simulation(dataset, parts, config, parent=parent, chain=chain, ranges=ranges, **given)
+            from edge_derm.modeling.compression.simulating import Simulation  # TensorFlow's arithmetic
+
+            return Simulation(dataset, parts, config, parent=parent, seen=seen, **given)
         start, constraint = begin(parent, seen, settings)
         return Tuning(dataset, parts, config, start=start, constraint=constraint, **given)
 
@@ -206,8 +184,8 @@ def shared(assignments: Mapping[str, np.ndarray]) -> Constraint:
     def settle(model: keras.Model) -> None:
         for name, near in assignments.items():
             kernel = model.get_layer(name).kernel
-            means = tf.math.unsorted_segment_mean(tf.reshape(kernel, [-1]), near.ravel(), int(near.max()) + 1)
-            kernel.assign(tf.gather(means, near))
+            sums = ops.segment_sum(ops.reshape(kernel, [-1]), near.ravel(), int(near.max()) + 1)
+            kernel.assign(ops.take(sums / np.maximum(np.bincount(near.ravel()), 1).astype(np.float32), near))
 
     return settle
 
