@@ -7,7 +7,8 @@ A cell is one data set × seed × arm: ``edge-derm train`` and ``edge-derm expor
 decisions of the float model and of the int8 file (XNNPACK kernels) on the part that neither trained nor chose anything. An arm
 is a variant, or a dilation map such as ``conv1=2``, with ``+attention`` behind it where that is wanted. Arms of one seed share
 split, start, order of batches and augmentation, so differences are paired. Finished cells are kept in ``--work``; the command
-goes on where it was stopped, and ``--cells N`` stops after N new ones. The record is written from all cells that are there.
+goes on where it was stopped, and ``--cells N`` stops after N new ones. ``--train-only`` with ``KERAS_BACKEND=jax`` trains them on a
+machine with a GPU, from which ``--work`` is carried to one that exports. The record is written from all cells that are there.
 
 Differences are arm − first arm (with attention: − the same without), twice: over seeds (mean with Student's 95 % interval: what
 another training would give), and over images (seeds as they fell; bootstrap over lesions, all seeds together). Equal parameters
@@ -53,10 +54,15 @@ def train_choices(arm: str) -> dict[str, Any]:
     return {**choices, "dilation": ",".join(rates)} if rates else {**choices, "variant": first}
 
 
+def train_cell(spec: str, arm: str, seed: int, folder: Path, **choices: Any) -> dict[str, Any]:
+    """The record of a cell's run, trained unless it is there."""
+    return steps.train(spec, folder / "run", seed=seed, **train_choices(arm), **choices)
+
+
 def run_cell(spec: str, arm: str, seed: int, folder: Path, **choices: Any) -> dict[str, Any]:
     """Train, export and judge one cell; its record, with every decision."""
     started, cpu = time.monotonic(), time.process_time()
-    run = steps.train(spec, folder / "run", seed=seed, **train_choices(arm), **choices)
+    run = train_cell(spec, arm, seed, folder, **choices)
     if not (folder / "int8.bundle").is_dir():  # a cell that was stopped between export and judgement
         steps.export(folder / "run", folder / "int8.bundle", recipe="int8", seed=seed)
     bundle, file = open_bundle(folder / "int8.bundle"), steps.inspect(folder / "int8.bundle")
@@ -231,6 +237,9 @@ def tell(result: dict[str, Any]) -> None:
 @click.option("--size", "size_px", type=int, default=64, show_default=True)
 @click.option("--alpha", type=float, default=0.25, show_default=True)
 @click.option("--epochs", type=int, default=5, show_default=True)
+@click.option(
+    "--train-only", is_flag=True, help="Train the cells, on a machine with a GPU; export and judge later."
+)
 @click.option("--cells", type=int, default=None, help="Stop after so many new cells (default: all).")
 def main(
     data: Sequence[str],
@@ -239,6 +248,7 @@ def main(
     json_file: Path | None,
     arms: str,
     seeds: str,
+    train_only: bool,
     cells: int | None,
     **choices: Any,
 ) -> None:
@@ -248,6 +258,10 @@ def main(
     choices = {**choices, "hold_out": 0.2}
     told = f"benchmarks/dilated_mobilenet.py --arms {arms} --seeds {seeds}"
     missing = list(plan(list(specs), [int(seed) for seed in seeds.split(",")], listed, work))
+    if train_only:
+        for name, seed, arm, folder in missing[:cells]:
+            train_cell(specs[name], arm, seed, folder, weights=weights, **choices)
+        return
     for name, seed, arm, folder in missing[:cells]:
         cell = run_cell(specs[name], arm, seed, folder, weights=weights, **choices)
         files.write_json(folder / "cell.json", clean(cell))

@@ -5,11 +5,17 @@
 
 Four runs, each a folder in ``--work`` that is gone on with where it was stopped: ``small`` (d1, α = 0.25, 128 px), ``wide``
 (MobileNet, α = 0.5, 160 px: the second point, and a teacher), ``student`` (``small`` tuned at 192 px with both as teachers)
-and ``reference`` (``student`` tuned at 224 px with all three): the same bytes, more pixels. An int8 bundle of each. A fifth
-of the lesions is held out of all of it; on those the float models and the int8 files (both kernel families) are judged, with
-bootstrap intervals over lesions. Which epoch of a run is kept was chosen on
-its validation part. ``--given small=RUN`` takes a finished run instead of training it; ``--quick`` does
-all of it on drawn pictures in minutes, to try the command.
+and ``reference`` (``student`` tuned at 224 px with all three): the same bytes, more pixels. ``--large-weights`` (ImageNet,
+α = 1) adds three that want a GPU: ``large`` (α = 1, 224 px: a teacher alone), ``strong`` and ``second`` (``student`` and
+``wide``, tuned at 224 px with it as one of the teachers). An int8 bundle of each.
+
+A fifth of the lesions is held out of all of it; on those the float models and the int8 files (both kernel families) are judged,
+with bootstrap intervals over lesions. Which epoch of a run is kept was chosen on its validation part. ``--splits 0,1,2`` does it
+again with other lesions held out (and everything else drawn anew): the record then holds the mean over splits, with Student's
+interval, which is what another split would give. ``--train-only`` stops before the bundles: for a machine with a GPU and
+``KERAS_BACKEND=jax``, from which the folder is carried to one that exports. ``--hold-out 0`` trains on all lesions, for a
+release: nothing is judged. ``--given small=RUN`` takes a finished run instead of training it; ``--quick`` does all of it on drawn
+pictures in minutes, to try the command.
 """
 
 from __future__ import annotations
@@ -17,10 +23,13 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping, Sequence
 
 import click
+import numpy as np
+from scipy import stats
 
 from edge_derm import judging, steps
 from edge_derm.bundle import Bundle, open_bundle
@@ -32,11 +41,41 @@ from edge_derm.runtime import Classifier
 from edge_derm.selection import Selection, select
 from edge_derm.trust.evaluate import figures
 
-HOLD_OUT, SEED = 0.2, 0
-SIZES = {"small": 128, "wide": 160, "student": 192, "reference": 224}
-EPOCHS = {"small": 30, "wide": 20, "student": 10, "reference": 5}
-QUICK_SIZES = {"small": 32, "wide": 32, "student": 32, "reference": 64}
-QUICK_EPOCHS = dict.fromkeys(EPOCHS, 1)
+HOLD_OUT = 0.2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run: trained as ``network`` from the ImageNet weights of that name, or tuned from ``parent`` with ``teachers``."""
+
+    size_px: int
+    epochs: int
+    network: Mapping[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    parent: str = ""
+    teachers: tuple[str, ...] = ()
+    deployed: bool = True  # False: a teacher alone
+
+
+RUNS = {
+    "small": Step(128, 30, {"variant": "d1", "alpha": 0.25}, "narrow"),
+    "wide": Step(160, 20, {"variant": "mobilenet", "alpha": 0.5}, "wide"),
+    "student": Step(192, 10, parent="small", teachers=("small", "wide")),
+    "reference": Step(224, 5, parent="student", teachers=("small", "wide", "student")),
+}
+LARGE = {
+    "large": Step(224, 15, {"variant": "mobilenet", "alpha": 1.0}, "large", deployed=False),
+    "strong": Step(224, 20, parent="student", teachers=("wide", "student", "large")),
+    "second": Step(224, 20, parent="wide", teachers=("wide", "strong", "large")),
+}
+
+
+def quick(step: Step) -> Step:
+    """The same step, tiny."""
+    network = {**step.network, "alpha": 0.25} if step.network else {}
+    return replace(step, size_px=64 if step.size_px == 224 else 32, epochs=1, network=network)
+
+
 KERNELS = {"xnnpack": "default", "reference": "reference"}
 KEPT = (
     "variant",
@@ -53,55 +92,47 @@ KEPT = (
 
 
 def build(
-    work: Path, spec: str, weights: dict[str, Path | None], given: dict[str, Path], *, quick: bool
+    plan: Mapping[str, Step],
+    work: Path,
+    spec: str,
+    weights: Mapping[str, Path | None],
+    given: Mapping[str, Path],
+    *,
+    seed: int,
+    hold_out: float,
 ) -> dict[str, Path]:
-    """The run folders of the four models; what is finished already is not made again."""
-    sizes, epochs = (QUICK_SIZES, QUICK_EPOCHS) if quick else (SIZES, EPOCHS)
-    folders = {name: given.get(name, work / name) for name in SIZES}
-    networks: dict[str, dict[str, Any]] = {
-        "small": {"variant": "d1", "alpha": 0.25},
-        "wide": {"variant": "mobilenet", "alpha": 0.25 if quick else 0.5},
-    }
-    for name, network in networks.items():
-        if name not in given:
-            options = {
-                "size_px": sizes[name],
-                "epochs": epochs[name],
-                "weights": weights[name],
-                "hold_out": HOLD_OUT,
-            }
-            steps.train(spec, folders[name], seed=SEED, **network, **options)
-    teachers = ["small", "wide"]
-    for parent, name in (("small", "student"), ("student", "reference")):
-        if name not in given:
+    """The run folders; what is finished already is not made again."""
+    folders = {name: given.get(name, work / name) for name in plan}
+    for name, step in plan.items():
+        if name in given:
+            continue
+        options: dict[str, Any] = {"seed": seed, "size_px": step.size_px, "epochs": step.epochs}
+        if step.parent:
+            teachers = tuple(str(folders[teacher]) for teacher in step.teachers)
             steps.compress(
-                folders[parent],
-                folders[name],
-                seed=SEED,
-                method="distill",
-                size_px=sizes[name],
-                teachers=tuple(str(folders[teacher]) for teacher in teachers),
-                epochs=epochs[name],
+                folders[step.parent], folders[name], method="distill", teachers=teachers, **options
             )
-        teachers.append(name)
+        else:
+            start = weights[step.weights]
+            steps.train(spec, folders[name], weights=start, hold_out=hold_out, **step.network, **options)
     return folders
 
 
-def bundle_of(work: Path, name: str, run: Path) -> Bundle:
+def bundle_of(work: Path, name: str, run: Path, seed: int) -> Bundle:
     """The int8 bundle of a run, made anew where it is missing or older than the run."""
     path, stamp = work / f"{name}.bundle", run / runs.RECORD
     if path.is_dir() and path.stat().st_mtime < stamp.stat().st_mtime:
         shutil.rmtree(path)
     if not path.is_dir():
-        steps.export(run, path, recipe="int8", seed=SEED)
+        steps.export(run, path, recipe="int8", seed=seed)
     return open_bundle(path)
 
 
-def judge(run: Path, bundle: Bundle, spec: str) -> dict[str, Any]:
+def judge(run: Path, bundle: Bundle, spec: str, seed: int) -> dict[str, Any]:
     """What the run's own record says, and the figures of the float model and of the file on the lesions held out."""
     record = runs.load(run)[1]
     labels = bundle.manifest.labels
-    chosen = select(spec, part="test", provenance=bundle.manifest.provenance, labels=labels, seed=SEED)
+    chosen = select(spec, part="test", provenance=bundle.manifest.provenance, labels=labels, seed=seed)
     pixels = chosen.pixels(bundle.manifest.input.size_px)
     scores = {"float": judging.parent_probabilities(run, chosen, bundle)}
     for name, kernels in KERNELS.items():
@@ -112,22 +143,45 @@ def judge(run: Path, bundle: Bundle, spec: str) -> dict[str, Any]:
         "epochs": len(record["history"]),
         "bytes": (bundle.path / "model.tflite").stat().st_size,
         "images": len(pixels),
-        "test": {name: worth(p, chosen, labels) for name, p in scores.items()},
+        "test": {name: worth(p, chosen, labels, seed) for name, p in scores.items()},
         "agreement": {name: float((decided[f"int8_{name}"] == decided["float"]).mean()) for name in KERNELS},
     }
 
 
-def worth(p: Any, chosen: Selection, labels: Any) -> dict[str, Any]:
+def worth(p: Any, chosen: Selection, labels: Any, seed: int) -> dict[str, Any]:
     """Accuracy, balanced accuracy and the AUROC of each class, with 95 % intervals."""
-    told = figures(p, chosen.targets(labels), labels, chosen.groups, seed=SEED)
+    told = figures(p, chosen.targets(labels), labels, chosen.groups, seed=seed)
     return {key: told[key] for key in ("accuracy", "balanced_accuracy", "auroc")}
+
+
+def over_splits(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the same model on several splits: mean with Student's 95 % interval of each figure of the int8 file."""
+
+    def mean(values: Sequence[float]) -> dict[str, Any]:
+        half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+        middle = float(np.mean(values))
+        return {
+            "value": middle,
+            "low": middle - half,
+            "high": middle + half,
+            "n": len(values),
+            "each": values,
+        }
+
+    tests = [model["test"]["int8_xnnpack"] for model in models]
+    labels = [label for label in tests[0]["auroc"] if all(test["auroc"][label]["value"] for test in tests)]
+    return {
+        **{key: mean([test[key]["value"] for test in tests]) for key in ("accuracy", "balanced_accuracy")},
+        "auroc": {label: mean([test["auroc"][label]["value"] for test in tests]) for label in labels},
+        "agreement": mean([model["agreement"]["xnnpack"] for model in models]),
+    }
 
 
 def parse_given(context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, Path]:
     found = dict(value.split("=", 1) for value in values if "=" in value)
-    if len(found) != len(values) or set(found) - set(SIZES):
+    if len(found) != len(values) or set(found) - {*RUNS, *LARGE}:
         raise click.BadParameter(
-            f"expected NAME=RUN with a name out of {', '.join(SIZES)}, got {', '.join(values)}"
+            f"expected NAME=RUN with a name out of {', '.join([*RUNS, *LARGE])}, got {', '.join(values)}"
         )
     return {name: Path(path) for name, path in found.items()}
 
@@ -146,42 +200,80 @@ def without_folders(argument: str) -> str:
     "--teacher-weights", type=click.Path(path_type=Path), help="ImageNet weights of α = 0.5 (.tflite)."
 )
 @click.option(
+    "--large-weights",
+    type=click.Path(path_type=Path),
+    help="ImageNet weights of α = 1: the GPU's recipe too.",
+)
+@click.option(
     "--given", multiple=True, callback=parse_given, metavar="NAME=RUN", help="A finished run to take."
 )
+@click.option("--splits", default="0", show_default=True, help="Seeds; each holds other lesions out.")
+@click.option("--hold-out", type=click.FloatRange(0, 0.5), default=HOLD_OUT, show_default=True)
+@click.option("--train-only", is_flag=True, help="Stop before the bundles.")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Finished steps are kept here.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the record here.")
-@click.option("--quick", is_flag=True, help="Tiny networks, one epoch each: tries the command in minutes.")
+@click.option(
+    "--quick", "tiny", is_flag=True, help="Tiny networks, one epoch each: tries the command in minutes."
+)
 def main(
     data: str,
     weights: Path | None,
     teacher_weights: Path | None,
+    large_weights: Path | None,
     given: dict[str, Path],
+    splits: str,
+    hold_out: float,
+    train_only: bool,
     work: Path,
     json_file: Path | None,
-    quick: bool,
+    tiny: bool,
 ) -> None:
-    folders = build(work, data, {"small": weights, "wide": teacher_weights}, given, quick=quick)
-    models = {}
-    for name in SIZES:
-        models[name] = row = judge(folders[name], bundle_of(work, name, folders[name]), data)
-        told = row["test"]["int8_xnnpack"]["balanced_accuracy"]
-        click.echo(
-            f"{name}: α={row['alpha']} {row['size_px']} px, {row['bytes']:,} bytes, {row['macs'] / 1e6:.1f} M MACs; "
-            f"{row['images']} images held out: balanced accuracy {told['value']:.3f} ({told['low']:.3f}–{told['high']:.3f}), "
-            f"agreement with float {row['agreement']['xnnpack']:.3f}"
-        )
+    plan = {**RUNS, **(LARGE if large_weights else {})}
+    plan = {name: quick(step) for name, step in plan.items()} if tiny else plan
+    start = {"narrow": weights, "wide": teacher_weights, "large": large_weights}
+    found = {}
+    for number, seed in enumerate(int(seed) for seed in splits.split(",")):
+        place = work if number == 0 else work / f"split-{seed}"
+        taken = given if number == 0 else {}
+        folders = build(plan, place, data, start, taken, seed=seed, hold_out=hold_out)
+        deployed = {name: folders[name] for name, step in plan.items() if step.deployed and not train_only}
+        bundles = {name: bundle_of(place, name, folder, seed) for name, folder in deployed.items()}
+        if hold_out:
+            found[seed] = {name: judge(folders[name], bundle, data, seed) for name, bundle in bundles.items()}
+            tell(seed, found[seed])
+    if train_only or not hold_out:
+        return
+    first, *_ = found.values()
     record = {
         "record": "reference",
-        "seed": SEED,
-        "quick": quick,
+        "seed": next(iter(found)),
+        "quick": tiny,
         "given": sorted(given),
-        "models": models,
+        "models": first,
+        "splits": {str(seed): models for seed, models in found.items()} if len(found) > 1 else {},
+        "over_splits": (
+            {name: over_splits([models[name] for models in found.values()]) for name in first}
+            if len(found) > 1
+            else {}
+        ),
         "environment": environment(
             command=" ".join(["python", "benchmarks/reference.py", *map(without_folders, sys.argv[1:])])
         ),
     }
     if json_file is not None:
         write_json(json_file, clean(record))
+
+
+def tell(seed: int, models: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line a model."""
+    for name, row in models.items():
+        told = row["test"]["int8_xnnpack"]["balanced_accuracy"]
+        click.echo(
+            f"split {seed}, {name}: α={row['alpha']} {row['size_px']} px, {row['bytes']:,} bytes, "
+            f"{row['macs'] / 1e6:.1f} M MACs; {row['images']} images held out: balanced accuracy "
+            f"{told['value']:.3f} ({told['low']:.3f}–{told['high']:.3f}), "
+            f"agreement with float {row['agreement']['xnnpack']:.3f}"
+        )
 
 
 if __name__ == "__main__":

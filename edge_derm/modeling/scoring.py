@@ -10,11 +10,16 @@ import numpy as np
 
 def probabilities(model: keras.Model, pixels: np.ndarray, *, batch: int = 64) -> np.ndarray:
     """float32 [N, C] of a Keras model on preprocessed images, uint8 [N, S, S, 3]."""
-    rows = [
-        model.predict_on_batch(pixels[i : i + batch].astype(np.float32) / 128 - 1)
-        for i in range(0, len(pixels), batch)
-    ]
-    return np.concatenate(rows) if rows else np.empty((0, model.output_shape[-1]), np.float32)
+    if not len(pixels):
+        return np.empty((0, model.output_shape[-1]), np.float32)
+    starts = [
+        min(i, max(0, len(pixels) - batch)) for i in range(0, len(pixels), batch)
+    ]  # one shape, compiled once
+    found = np.empty((len(pixels), model.output_shape[-1]), np.float32)
+    for start in starts:
+        part = pixels[start : start + batch].astype(np.float32) / 128 - 1
+        found[start : start + batch] = model.predict_on_batch(part)
+    return found
 
 
 def score(probabilities: np.ndarray, targets: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:

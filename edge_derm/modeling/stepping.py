@@ -81,7 +81,13 @@ class JaxStep:
         self.rate_at = next(i for i, v in enumerate(self.tuned) if v is session.optimizer.learning_rate)
         self.pairs = list(averaged(session))
         self.bank = [session.bank.values] if session.bank else []
-        self.kept = [*self.trained, *self.seen, *self.tuned, *(average for average, _ in self.pairs), *self.bank]
+        self.kept = [
+            *self.trained,
+            *self.seen,
+            *self.tuned,
+            *(average for average, _ in self.pairs),
+            *self.bank,
+        ]
         self.fixed = list(session.fixed)
         self.run = jax.jit(self._run, donate_argnums=0)
         self.values: list[Any] = []
@@ -107,7 +113,9 @@ class JaxStep:
         self, values: Any, given: Any, images: Any, targets: Any, rate: Any, kept: Any, which: Any
     ) -> tuple[list[Any], Any]:
         session, parts = self.session, iter(values)
-        trained, seen, tuned = ([next(parts) for _ in group] for group in (self.trained, self.seen, self.tuned))
+        trained, seen, tuned = (
+            [next(parts) for _ in group] for group in (self.trained, self.seen, self.tuned)
+        )
         means = [next(parts) for _ in self.pairs]
         bank = [next(parts) for _ in self.bank]
         tuned[self.rate_at] = rate
