@@ -133,9 +133,8 @@ class StridedDilatedConv2D(kl.Layer):
 
 def strided_dilated(x: Any, kernel: Any, stride: int, rate: int) -> Any:
     """[N, H, W, C] → [N, ⌈H / stride⌉, ⌈W / stride⌉, out] by a 3 × 3 kernel with stride and rate, padded to ``same``."""
-    total = [
-        ops.maximum(0, (-(-side // stride) - 1) * stride + 2 * rate + 1 - side) for side in ops.shape(x)[1:3]
-    ]
+    # never below zero, because no stride of the network is wider than a dilated kernel
+    total = [(-(-side // stride) - 1) * stride + 2 * rate + 1 - side for side in ops.shape(x)[1:3]]
     x = ops.pad(x, [[0, 0], *([pad // 2, pad - pad // 2] for pad in total), [0, 0]])
     return ops.conv(x, kernel, padding="valid", dilation_rate=rate)[:, ::stride, ::stride]
 
