@@ -76,8 +76,8 @@ def release(
 def bring(board: Any, made: tuple[dict[str, Any], dict[str, bytes]], *, wait_s: float = 20.0) -> bool:
     """What the other side asks for in a deployment."""
     record, blobs = made
-    for digest, offset in board.missing({digest: len(data) for digest, data in blobs.items()}).items():
-        board.put(digest, offset, len(blobs[digest]), blobs[digest][offset:])
+    for digest, offset in board.store.missing({digest: len(data) for digest, data in blobs.items()}).items():
+        board.store.put(digest, offset, len(blobs[digest]), blobs[digest][offset:])
     board.install(record)
     stayed = board.activate(record["id"], wait_s)
     board.prune(3)
@@ -89,7 +89,8 @@ def main(root: str, name: str, port: str, kill_at: str) -> None:
     import os
     import signal
 
-    from edge_derm.deploy import agent
+    from edge_derm.deploy.agent.board import Board
+    from edge_derm.deploy.agent.service import Plain
 
     left = [int(kill_at)]
 
@@ -114,7 +115,7 @@ def main(root: str, name: str, port: str, kill_at: str) -> None:
         "posix_spawn",
     ):
         setattr(os, call, counted(getattr(os, call)))
-    board = agent.Board(root, agent.Plain())
+    board = Board(root, Plain())
     board.tidy()
     assert bring(board, release(name, int(port), made_s=int(name.split("-")[1])))
     print(json.dumps({"left": left[0]}))

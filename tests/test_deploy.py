@@ -20,7 +20,9 @@ import pytest
 import board_server
 from edge_derm.bundle import open_bundle, update_bundle
 from edge_derm.bundle.signing import keygen, sign
-from edge_derm.deploy import agent, budget, deploying
+from edge_derm.deploy import budget, deploying
+from edge_derm.deploy.agent.board import Board
+from edge_derm.deploy.agent.service import Plain
 from edge_derm.deploy.release import Options, build, own_wheel, requirements
 from edge_derm.deploy.unit import unit_text
 from edge_derm.errors import BundleError, DataError, TargetError
@@ -47,7 +49,7 @@ def root(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     monkeypatch.setenv("EDGE_DERM_SSH", server.client())
     yield str(tmp_path / "board")
     if (tmp_path / "board").exists():
-        board = agent.Board(str(tmp_path / "board"), agent.Plain())
+        board = Board(str(tmp_path / "board"), Plain())
         board.service.stop(board)
         board.close()
     assert not alive(str(tmp_path / "board"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -18,6 +19,10 @@ import pytest
 import board_releases
 from board_releases import bring, release
 from edge_derm.deploy import agent
+from edge_derm.deploy.agent.board import SETTLE_TRIES, Board, settle
+from edge_derm.deploy.agent.files import write_json
+from edge_derm.deploy.agent.refusal import Refusal
+from edge_derm.deploy.agent.service import Plain
 
 HERE = Path(__file__).parent
 
@@ -33,18 +38,18 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "board"
 
 
-Visit = Callable[[], agent.Board]
+Visit = Callable[[], Board]
 
 
 @pytest.fixture
 def visit(root: Path) -> Iterator[Visit]:
     """Opens the board as the agent does; the visit before has ended then."""
-    opened: list[agent.Board] = []
+    opened: list[Board] = []
 
-    def open_board() -> agent.Board:
+    def open_board() -> Board:
         for board in opened:
             board.close()
-        opened.append(agent.Board(str(root), agent.Plain()))
+        opened.append(Board(str(root), Plain()))
         opened[-1].tidy()
         return opened[-1]
 
@@ -101,7 +106,7 @@ def test_a_first_release_that_fails_leaves_no_release(root: Path, port: int, vis
 def test_a_release_that_fails_its_self_test_is_never_switched_to(root: Path, port: int, visit: Visit) -> None:
     board = visit()
     assert bring(board, release("r-1", port, service=False))
-    with pytest.raises(agent.Refusal, match="golden predictions differ"):
+    with pytest.raises(Refusal, match="golden predictions differ"):
         bring(board, release("r-2", port, service=False, extra="unfit"))
     assert whole(root) == "r-1" and board.status()["releases"] == ["r-1"]
 
@@ -143,17 +148,17 @@ def deploy_in_child(root: Path, name: str, port: int, *, kill_at: int) -> subpro
 def test_an_interrupted_upload_goes_on_where_it_stopped(root: Path, visit: Visit) -> None:
     board, data = visit(), os.urandom(3000)
     digest = hashlib.sha256(data).hexdigest()
-    assert board.missing({digest: 3000}) == {digest: 0}
-    board.put(digest, 0, 3000, data[:1000])
-    assert board.missing({digest: 3000}) == {digest: 1000}
-    board.put(digest, 1000, 3000, data[1000:])
-    assert board.missing({digest: 3000}) == {} and (root / "store" / digest).read_bytes() == data
+    assert board.store.missing({digest: 3000}) == {digest: 0}
+    board.store.put(digest, 0, 3000, data[:1000])
+    assert board.store.missing({digest: 3000}) == {digest: 1000}
+    board.store.put(digest, 1000, 3000, data[1000:])
+    assert board.store.missing({digest: 3000}) == {} and (root / "store" / digest).read_bytes() == data
 
 
 def test_altered_bytes_are_refused_and_not_kept(root: Path, visit: Visit) -> None:
     board, digest = visit(), hashlib.sha256(b"sent").hexdigest()
-    with pytest.raises(agent.Refusal) as caught:
-        board.put(digest, 0, 4, b"sunk")
+    with pytest.raises(Refusal) as caught:
+        board.store.put(digest, 0, 4, b"sunk")
     assert caught.value.code == "upload-digest" and os.listdir(root / "store") == []
 
 
@@ -161,15 +166,15 @@ def test_a_wheel_that_climbs_out_of_its_folder_is_refused(root: Path, visit: Vis
     board = visit()
     with zipfile.ZipFile(root / "store" / "evil", "w") as archive:
         archive.writestr("../../../outside.py", "")
-    with pytest.raises(agent.Refusal) as caught:
-        board.unpacked("evil")
+    with pytest.raises(Refusal) as caught:
+        board.store.unpacked("evil")
     assert caught.value.code == "wheel-path" and not (root.parent / "outside.py").exists()
 
 
 def test_two_deployments_at_once_are_one_too_many(root: Path, visit: Visit) -> None:
     board = visit()
-    with pytest.raises(agent.Refusal, match="another deployment"):
-        agent.Board(board.root, agent.Plain())
+    with pytest.raises(Refusal, match="another deployment"):
+        Board(board.root, Plain())
 
 
 def test_old_releases_go_and_what_runs_stays(root: Path, port: int, visit: Visit) -> None:
@@ -186,11 +191,23 @@ def test_a_new_release_that_keeps_failing_at_boot_is_taken_back(root: Path, port
     board = visit()
     for number in (1, 2):
         assert bring(board, release(f"r-{number}", port, service=False))
-    agent.write_json(str(root / "pending.json"), {"release": "r-2", "previous": "r-1", "starts": 0})
-    for _ in range(agent.SETTLE_TRIES):
-        agent.settle(str(root))
+    write_json(str(root / "pending.json"), {"release": "r-2", "previous": "r-1", "starts": 0})
+    for _ in range(SETTLE_TRIES):
+        settle(str(root))
         assert board.named("current") == "r-2"
-    agent.settle(str(root))
+    settle(str(root))
     assert board.named("current") == "r-1" and not (root / "pending.json").exists()
-    agent.settle(str(root))  # nothing pending: nothing happens
+    settle(str(root))  # nothing pending: nothing happens
     assert board.named("current") == "r-1"
+
+
+def test_what_the_board_gets_is_one_file_for_a_bare_python_in_which_no_name_stands_twice() -> None:
+    read = ast.parse(
+        agent.source(), feature_version=(3, 6)
+    )  # an older python3 reads it, and says that it is too old
+    imported = {name.name for node in read.body if isinstance(node, ast.Import) for name in node.names}
+    assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names
+    assert not [node for node in ast.walk(read) if isinstance(node, ast.ImportFrom)]
+    named = [node.name for node in read.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    named += [target.id for node in read.body if isinstance(node, ast.Assign) for target in node.targets]
+    assert len(named) == len(set(named)) > 30 and not imported & set(named)

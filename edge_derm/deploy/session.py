@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Iterator
 
+from edge_derm.deploy import agent
 from edge_derm.errors import TargetError
 from edge_derm.measure import process, visit
 from edge_derm.measure.ssh import Address
@@ -80,7 +81,7 @@ def connect(address: Address, *, root: str = "", change: bool = True) -> Iterato
     Raises:
         TargetError: those of ``visit.refused``; ``deploy-busy``, ``board-python``.
     """
-    source = Path(__file__).with_name("agent.py").read_bytes()
+    source = agent.source().encode()
     packed = base64.b64encode(zlib.compress(source, 9)).decode()
     words = _PYTHON.format(source=packed, root=base64.b64encode(root.encode()).decode() or "''")
     command = [*address.command(), _START.format(asked="x" if root else "", python=words)]
