@@ -23,7 +23,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from edge_derm import auditing, files, steps
+from edge_derm import auditing, files, origin
 from edge_derm.measure.environment import environment
 from edge_derm.trust import attack
 from edge_derm.trust.audit import name_of
@@ -63,7 +63,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
     model, run = runs.load(asked.run)
     parent, labels = Differentiable(model), tuple(run["classes"])
-    subject = auditing.Subject(parent, labels, parent.size_px, steps.provenance_of(asked.run, run), {})
+    subject = auditing.Subject(parent, labels, parent.size_px, origin.provenance_of(asked.run, run), {})
     judged, sources = auditing.choose(subject, asked.data, None, "auto", asked.judged, asked.images, 0)
     images, unseen = (chosen.pixels(parent.size_px) for chosen in (sources["training"], judged))
     clean = parent.predict(unseen).argmax(axis=1)

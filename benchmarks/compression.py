@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_derm import files, judging, steps
+from edge_derm import files, inspecting, judging, making, using
 from edge_derm.bundle import open_bundle
 from edge_derm.errors import EdgeDermError
 from edge_derm.measure.environment import environment
@@ -46,7 +46,7 @@ def exported(source: Path, name: str, work: Path, data: str) -> tuple[Path, floa
     out, note = work / f"{source.name}.{name}.bundle", work / f"{source.name}.{name}.json"
     if not note.is_file():
         started = time.monotonic()
-        steps.export(source, out, data=data, **RECIPES[name])
+        making.export(source, out, data=data, **RECIPES[name])
         files.write_json(note, {"seconds": time.monotonic() - started})
     return out, float(json.loads(note.read_text(encoding="utf-8"))["seconds"])
 
@@ -54,7 +54,7 @@ def exported(source: Path, name: str, work: Path, data: str) -> tuple[Path, floa
 def row(parent: Path, source: Path, name: str, work: Path, data: str) -> dict[str, Any]:
     """One file's figures."""
     path, seconds = exported(source, name, work, data)
-    summary = steps.inspect(path)
+    summary = inspecting.inspect(path)
     kept = {key: summary[key] for key in ("size_bytes", "macs", "parameters")}
     whole = {"run": source.name, "parent": parent.name, "recipe": name, "export_seconds": seconds, **kept}
     return {**whole, **on_board(path, name), "parts": [judge(parent, path, data, part) for part in PARTS]}
@@ -66,7 +66,7 @@ def on_board(path: Path, name: str) -> dict[str, Any]:
     if not name.startswith("int8"):
         return nothing
     try:
-        record = steps.bench(path, target=BOARD)
+        record = using.bench(path, target=BOARD)
     except EdgeDermError as error:
         return {**nothing, "board_missing": str(error)}
     arena = record["memory"]["arena_bytes"]

@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 import numpy as np
-from edge_derm import files, steps
+from edge_derm import files, making
 from edge_derm.bundle import Provenance, check_model
 from edge_derm.measure import benchmark, targets
 from edge_derm.measure.environment import environment
@@ -139,7 +139,7 @@ def main(run: Path | None, data: str, json_file: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if run is None:
             run = Path(folder) / "run"
-            steps.train(data, run, variant="d1", size_px=64, epochs=12)
+            making.train(data, run, variant="d1", size_px=64, epochs=12)
         from edge_derm.modeling import runs
 
         made_from = runs.load(run)[1]["data"]

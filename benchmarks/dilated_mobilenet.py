@@ -27,7 +27,7 @@ import click
 import numpy as np
 from scipy import stats
 
-from edge_derm import files, judging, steps
+from edge_derm import files, inspecting, judging, making
 from edge_derm.bundle import open_bundle
 from edge_derm.cli.options import clean
 from edge_derm.measure.environment import environment
@@ -56,7 +56,7 @@ def train_choices(arm: str) -> dict[str, Any]:
 
 def train_cell(spec: str, arm: str, seed: int, folder: Path, **choices: Any) -> dict[str, Any]:
     """The record of a cell's run, trained unless it is there."""
-    return steps.train(spec, folder / "run", seed=seed, **train_choices(arm), **choices)
+    return making.train(spec, folder / "run", seed=seed, **train_choices(arm), **choices)
 
 
 def run_cell(spec: str, arm: str, seed: int, folder: Path, **choices: Any) -> dict[str, Any]:
@@ -64,8 +64,8 @@ def run_cell(spec: str, arm: str, seed: int, folder: Path, **choices: Any) -> di
     started, cpu = time.monotonic(), time.process_time()
     run = train_cell(spec, arm, seed, folder, **choices)
     if not (folder / "int8.bundle").is_dir():  # a cell that was stopped between export and judgement
-        steps.export(folder / "run", folder / "int8.bundle", recipe="int8", seed=seed)
-    bundle, file = open_bundle(folder / "int8.bundle"), steps.inspect(folder / "int8.bundle")
+        making.export(folder / "run", folder / "int8.bundle", recipe="int8", seed=seed)
+    bundle, file = open_bundle(folder / "int8.bundle"), inspecting.inspect(folder / "int8.bundle")
     labels = bundle.manifest.labels
     chosen = select(spec, part="test", provenance=bundle.manifest.provenance, labels=labels, seed=seed)
     pixels = chosen.pixels(run["size_px"])

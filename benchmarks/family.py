@@ -24,7 +24,7 @@ from typing import Any, Callable, Sequence
 import click
 import numpy as np
 
-from edge_derm import files, steps
+from edge_derm import files, making
 from edge_derm.bundle import Provenance, check_model, embed_metadata
 from edge_derm.cli.options import clean
 from edge_derm.errors import TargetError
@@ -53,7 +53,7 @@ def untrained(about: dict[str, Any]) -> tuple[Any, np.ndarray]:
     from edge_derm.modeling.stages import dilation_map
 
     keras.utils.set_random_seed(0)
-    calibration = steps.sample_pixels(about["size_px"])
+    calibration = making.sample_pixels(about["size_px"])
     model = build(
         dilation_map(about["variant"]), alpha=about["alpha"], size_px=about["size_px"], classes=len(LABELS)
     )

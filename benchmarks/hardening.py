@@ -87,7 +87,7 @@ def open_float(path: Path) -> tuple[auditing.Subject, dict[str, Any]]:
     """The float model of a run alone."""
     from edge_derm.modeling import runs
     from edge_derm.modeling.gradients import Differentiable
-    from edge_derm.steps import provenance_of
+    from edge_derm.origin import provenance_of
 
     model, run = runs.load(path)
     parent = Differentiable(model)

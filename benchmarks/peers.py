@@ -22,7 +22,7 @@ from typing import Any, Iterator, Mapping
 import click
 import numpy as np
 
-from edge_derm import files, steps
+from edge_derm import files, inspecting, making
 from edge_derm.cli.options import clean
 from edge_derm.errors import TargetError
 from edge_derm.measure import elsewhere
@@ -190,16 +190,16 @@ def export_both(run: Path | None, folder: Path) -> tuple[Path, Path]:
     """The int8 bundle with uint8 edges and the ONNX bundle of one run."""
     if run is None:
         run = folder / "run"
-        steps.train("synthetic:600", run, variant="d1", size_px=128, epochs=4)
+        making.train("synthetic:600", run, variant="d1", size_px=128, epochs=4)
     int8, onnx = folder / "int8.bundle", folder / "onnx.bundle"
-    steps.export(run, int8, recipe="int8", io="uint8")
-    steps.export(run, onnx, recipe="onnx")
+    making.export(run, int8, recipe="int8", io="uint8")
+    making.export(run, onnx, recipe="onnx")
     return int8, onnx
 
 
 def models_of(int8: Path, onnx: Path) -> tuple[dict[str, dict[str, Path]], int, dict[str, Any]]:
     """The files that the peers take, the side of the image, and what the models are."""
-    record = steps.inspect(int8)
+    record = inspecting.inspect(int8)
     size_px = record["manifest"]["input"]["size_px"]
     about = {key: record["manifest"][key] for key in ("variant", "alpha")}
     about |= {"size_px": size_px, "macs": record["macs"], "int8_bytes": record["size_bytes"]}
@@ -217,7 +217,7 @@ def save_frame(folder: Path) -> Path:
     """A picture of the built-in generator as a 640×480 BGR frame."""
     import cv2
 
-    picture = steps.sample_pixels(480)[0][..., ::-1]
+    picture = making.sample_pixels(480)[0][..., ::-1]
     np.save(folder / "frame.npy", np.ascontiguousarray(cv2.resize(picture, (640, 480))))
     return folder / "frame.npy"
 

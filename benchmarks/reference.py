@@ -31,7 +31,7 @@ import click
 import numpy as np
 from scipy import stats
 
-from edge_derm import judging, steps
+from edge_derm import judging, making
 from edge_derm.bundle import Bundle, open_bundle
 from edge_derm.files import write_json
 from edge_derm.measure.environment import environment
@@ -109,12 +109,12 @@ def build(
         options: dict[str, Any] = {"seed": seed, "size_px": step.size_px, "epochs": step.epochs}
         if step.parent:
             teachers = tuple(str(folders[teacher]) for teacher in step.teachers)
-            steps.compress(
+            making.compress(
                 folders[step.parent], folders[name], method="distill", teachers=teachers, **options
             )
         else:
             start = weights[step.weights]
-            steps.train(spec, folders[name], weights=start, hold_out=hold_out, **step.network, **options)
+            making.train(spec, folders[name], weights=start, hold_out=hold_out, **step.network, **options)
     return folders
 
 
@@ -124,7 +124,7 @@ def bundle_of(work: Path, name: str, run: Path, seed: int) -> Bundle:
     if path.is_dir() and path.stat().st_mtime < stamp.stat().st_mtime:
         shutil.rmtree(path)
     if not path.is_dir():
-        steps.export(run, path, recipe="int8", seed=seed)
+        making.export(run, path, recipe="int8", seed=seed)
     return open_bundle(path)
 
 

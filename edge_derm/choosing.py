@@ -13,7 +13,7 @@ from .bundle import Provenance, open_bundle
 from .errors import DataError
 from .runtime import Classifier
 from .selection import Selection, recorded_parts, select
-from .steps import check_same_labels, provenance_of
+from .origin import check_same_labels, provenance_of
 from .trust import infoplane
 from .trust.infoplane import BINS, SAMPLES
 from .trust.intervals import jackknife

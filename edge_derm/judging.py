@@ -1,6 +1,6 @@
 """The steps that judge a bundle (``verify``, ``evaluate``) and fit what it needs to judge itself (``calibrate``).
 
-As ``steps``, each returns its command's record.
+As ``making``'s, each returns its command's record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .runtime import Classifier
 from .runtime import known
 from .runtime.features import Features
 from .selection import Selection, recorded_parts, select
-from .steps import check_same_labels
+from .origin import check_same_labels
 
 
 def verify(

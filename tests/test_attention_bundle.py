@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("keras", reason="Keras is not installed")
 
-from edge_derm import steps  # noqa: E402
+from edge_derm import inspecting, making, using  # noqa: E402
 from edge_derm.bundle import open_bundle  # noqa: E402
 from edge_derm.bundle.cut import mask_shape  # noqa: E402
 from edge_derm.camera.worker import Worker  # noqa: E402
@@ -32,12 +32,12 @@ DATA, SIZE_PX = "synthetic:96", 64
 def trained(tmp_path_factory):
     """A run of two epochs, its kernels shaken so that masks differ by place, and its bundle."""
     folder = tmp_path_factory.mktemp("attention")
-    record = steps.train(DATA, folder / "run", size_px=SIZE_PX, epochs=2, attention=True)
+    record = making.train(DATA, folder / "run", size_px=SIZE_PX, epochs=2, attention=True)
     model, _ = runs.load(folder / "run")
     gate, rng = model.get_layer(module.NAME), np.random.default_rng(0)
     gate.set_weights([w + rng.normal(0, 0.3, w.shape) for w in gate.get_weights()])
     runs.save(folder / "run", model, record)
-    steps.export(folder / "run", folder / "a.bundle", recipe="int8")
+    making.export(folder / "run", folder / "a.bundle", recipe="int8")
     return folder / "run", folder / "a.bundle"
 
 
@@ -50,7 +50,7 @@ def pixels():
 def test_the_run_says_that_it_has_attention(trained):
     record = json.loads((trained[0] / "run.json").read_text())
     assert record["attention"] is True
-    assert record["macs"] == steps.inspect(trained[1])["macs"]
+    assert record["macs"] == inspecting.inspect(trained[1])["macs"]
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_predict_draws_where_it_looked(trained, tmp_path, options):
     assert status == 0, err
     told = json.loads(out)[0]["mask"]
     assert 0 <= told["least"] <= told["mean"] <= told["most"] <= 1
-    assert cv2.imread(told["file"]).shape == (steps.MASK_PICTURE_PX, steps.MASK_PICTURE_PX, 3)
+    assert cv2.imread(told["file"]).shape == (using.MASK_PICTURE_PX, using.MASK_PICTURE_PX, 3)
 
 
 @pytest.mark.slow

@@ -172,11 +172,11 @@ def test_the_gradient_is_that_of_the_models_own_loss(ending):
 def trained(tmp_path_factory):
     """A run of three epochs and its bundle."""
     pytest.importorskip("keras")
-    from edge_derm import steps
+    from edge_derm import making
 
     folder = tmp_path_factory.mktemp("trained")
-    steps.train("synthetic:160", folder / "run", size_px=32, epochs=2)
-    steps.export(folder / "run", folder / "d.bundle", recipe="int8")
+    making.train("synthetic:160", folder / "run", size_px=32, epochs=2)
+    making.export(folder / "run", folder / "d.bundle", recipe="int8")
     return folder / "run", folder / "d.bundle"
 
 

@@ -9,7 +9,7 @@ import pytest
 keras = pytest.importorskip("keras", reason="Keras is not installed")
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 import chain_models  # noqa: E402
-from edge_derm import steps  # noqa: E402
+from edge_derm import making  # noqa: E402
 from edge_derm.data import open_dataset, split  # noqa: E402
 from edge_derm.errors import ModelError  # noqa: E402
 from edge_derm.modeling import architecture, runs, stages, export as exporting  # noqa: E402
@@ -414,7 +414,7 @@ def test_the_sensitivity_table_names_the_rounding_that_hurts(chain, pixels):
 def parent(tmp_path_factory):
     """A quickly trained run of 32 px pictures."""
     out = tmp_path_factory.mktemp("runs") / "parent"
-    steps.train("synthetic:160", out, size_px=32, epochs=2)
+    making.train("synthetic:160", out, size_px=32, epochs=2)
     return out
 
 
@@ -433,7 +433,7 @@ CHOICES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CHOICES)
 def test_a_compressed_run_keeps_its_promise_to_the_end(kind, parent, tmp_path):
-    record = steps.compress(parent, tmp_path / "run", epochs=2, **CHOICES[kind])
+    record = making.compress(parent, tmp_path / "run", epochs=2, **CHOICES[kind])
     found, stored = runs.load(tmp_path / "run")
     assert stored["method"] == CHOICES[kind]["method"] and stored["validation"] == record["validation"]
     before, _ = runs.load(parent)
@@ -465,17 +465,17 @@ def test_a_compressed_run_keeps_its_promise_to_the_end(kind, parent, tmp_path):
 @pytest.mark.parametrize("kind", ("cluster", "qat"))
 def test_a_resumed_compression_equals_an_uninterrupted_one(kind, parent, tmp_path, monkeypatch):
     choices = {**CHOICES[kind], "epochs": 2}
-    whole = steps.compress(parent, tmp_path / "whole", **choices)
+    whole = making.compress(parent, tmp_path / "whole", **choices)
 
     def kill(state, model):
         if state.epoch == 2:  # before its state is written
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "tell_epoch", kill)
+        patch.setattr(making, "tell_epoch", kill)
         with pytest.raises(Killed):
-            steps.compress(parent, tmp_path / "parts", **choices)
-    resumed = steps.compress(parent, tmp_path / "parts", **choices)
+            making.compress(parent, tmp_path / "parts", **choices)
+    resumed = making.compress(parent, tmp_path / "parts", **choices)
     for a, b in zip(
         runs.load(tmp_path / "whole")[0].get_weights(), runs.load(tmp_path / "parts")[0].get_weights()
     ):
@@ -486,7 +486,7 @@ def test_a_resumed_compression_equals_an_uninterrupted_one(kind, parent, tmp_pat
 @pytest.mark.slow
 def test_tuning_at_another_size_keeps_weights_and_parameters_and_counts_macs_anew(parent, tmp_path):
     """One optimizer step at a vanishing rate on a larger input: the same network, by shape and by weights."""
-    record = steps.compress(
+    record = making.compress(
         parent,
         tmp_path / "larger",
         method="distill",
@@ -505,14 +505,14 @@ def test_tuning_at_another_size_keeps_weights_and_parameters_and_counts_macs_ane
     assert record["macs"] == stages.macs(0.25, 64, len(record["classes"]))
     assert record["parent"]["macs"] == stages.macs(0.25, 32, len(record["classes"]))
     with pytest.raises(ModelError) as caught:
-        steps.compress(parent, tmp_path / "none", method="distill", teachers=(str(parent),), size_px=16)
+        making.compress(parent, tmp_path / "none", method="distill", teachers=(str(parent),), size_px=16)
     assert caught.value.code == "size-range"
 
 
 @pytest.mark.slow
 def test_distillation_needs_a_teacher(parent, tmp_path):
     with pytest.raises(ModelError) as caught:
-        steps.compress(parent, tmp_path / "none", method="distill")
+        making.compress(parent, tmp_path / "none", method="distill")
     assert caught.value.code == "distill-teacher"
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edge_derm import steps
+from edge_derm import making
 from edge_derm.bundle import check_model
 from edge_derm.runtime import Classifier
 from firmware_bridge.summary import count_operators
@@ -28,7 +28,7 @@ def test_the_fused_export_beats_the_stock_one_in_instructions(tree, recipe, caps
     operators = [count_operators(check_model(each)) for each in (fused, stock)]
     assert "SPACE_TO_BATCH_ND" not in operators[0] and operators[1]["SPACE_TO_BATCH_ND"] > 0
     if recipe == "float32":  # int8 rounds another graph: an unfolded batch norm
-        images = steps.sample_pixels(SIZE_PX)
+        images = making.sample_pixels(SIZE_PX)
         scores = [Classifier.of(each).predict(images) for each in (fused, stock)]
         np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
     counted = dilated.instruction_ratio(fused, stock, "qemu:cortex-a72")

@@ -287,12 +287,12 @@ DATA = "synthetic:128"
 def trained(tmp_path_factory):
     """One recipe on three shares of the same images; and ``seen``, on all of them with its path recorded, killed once."""
     pytest.importorskip("keras", reason="Keras is not installed")
-    from edge_derm import steps
+    from edge_derm import making
     from edge_derm.modeling import plane, training
 
     folder = tmp_path_factory.mktemp("plane")
     for share in (1.0, 0.5, 0.25):
-        steps.train(DATA, folder / f"share-{share}", share=share, **OPTIONS)
+        making.train(DATA, folder / f"share-{share}", share=share, **OPTIONS)
 
     def killed(state, model):
         if state.epoch == 2:
@@ -301,7 +301,7 @@ def trained(tmp_path_factory):
     recorder = plane.Recorder(folder / "seen", 3, infoplane.describe)
     with pytest.raises(KeyboardInterrupt):
         training.run(open_dataset(DATA), folder / "seen", callbacks=[killed], watchers=[recorder], **OPTIONS)
-    steps.train(DATA, folder / "seen", plane=3, **OPTIONS)
+    making.train(DATA, folder / "seen", plane=3, **OPTIONS)
     return folder, recorder.rows
 
 

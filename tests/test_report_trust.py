@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_derm import judging, steps
+from edge_derm import judging, using
 from edge_derm.bundle import Calibration, open_bundle, update_bundle
 from edge_derm.report import page, trust
 from edge_derm.runtime.measures import measures
@@ -86,7 +86,7 @@ def test_a_class_that_falls_short_of_the_promise_is_named():
 
 
 def test_a_bundles_report_opens_with_its_model_card(tiny_bundle, tmp_path):
-    steps.report([tiny_bundle], tmp_path / "plain.html")
+    using.report([tiny_bundle], tmp_path / "plain.html")
     html = (tmp_path / "plain.html").read_text()
     for words in (
         "Model card",
@@ -113,7 +113,7 @@ def test_a_bundles_report_opens_with_its_model_card(tiny_bundle, tmp_path):
     record = judging.evaluate(tiny_bundle, data=str(tmp_path / "images"), positive="mel", keep=True)
     kept = open_bundle(tiny_bundle).manifest.metrics["evaluation"]
     assert kept["accuracy"] == {k: record["accuracy"][k] for k in ("value", "low", "high", "n")}
-    steps.report([tiny_bundle], tmp_path / "fitted.html")
+    using.report([tiny_bundle], tmp_path / "fitted.html")
     html = (tmp_path / "fitted.html").read_text()
     assert "Judged on 16 images" in html and "mel, youden" in html
     assert (
@@ -124,7 +124,7 @@ def test_a_bundles_report_opens_with_its_model_card(tiny_bundle, tmp_path):
 
 
 def test_the_card_says_whose_answer_is_named_and_who_tells_foreign_pictures(tiny_bundle, tmp_path):
-    steps.report([tiny_bundle], tmp_path / "plain.html")
+    using.report([tiny_bundle], tmp_path / "plain.html")
     plain = (tmp_path / "plain.html").read_text()
     assert "unless it abstains." in plain and "own answer" not in plain
     stored = known.remember(np.ones((3, 16)), 0.2)
@@ -133,7 +133,7 @@ def test_the_card_says_whose_answer_is_named_and_who_tells_foreign_pictures(tiny
         calibration=Calibration(shift=(0.0, 1.0, 0.0, 0.0), weights=(1.0, 0.5, 1.0, 1.0)),
         parts={known.PART: (known.ROLE, stored.dumps())},
     )
-    steps.report([tiny_bundle], tmp_path / "fitted.html")
+    using.report([tiny_bundle], tmp_path / "fitted.html")
     fitted = (tmp_path / "fitted.html").read_text()
     assert "own answer" in fitted and "predict calls it foreign" in fitted
     assert "rare ones are called less often" not in fitted

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_derm import judging, steps
+from edge_derm import inspecting, judging
 from edge_derm.errors import DataError, ModelError, TargetError
 from edge_derm.sweep import driving, local, table
 from edge_derm.sweep.cells import Outcome, Task, Training, failed
@@ -341,7 +341,7 @@ def test_a_cell_is_an_ordinary_train_export_bench_and_evaluate(grid, tmp_path):
     )
     assert (
         row["bytes"] == (bundle / "model.tflite").stat().st_size
-        and row["macs"] == steps.inspect(bundle)["macs"]
+        and row["macs"] == inspecting.inspect(bundle)["macs"]
     )
     assert json.loads((bundle / "manifest.json").read_text())["provenance"]["command"].startswith(
         "-c sweep --grid"

@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_derm import judging, steps
+from edge_derm import judging, making
 from edge_derm.bundle import Calibration, Dropout, open_bundle, update_bundle
 from edge_derm.errors import BundleError
 from edge_derm.runtime import Classifier, decision
@@ -281,7 +281,7 @@ def test_calibration_never_looks_like_a_difference_between_float_and_deployed(
     labels, parent = tmp_path / "labels.txt", tmp_path / "float.bundle"
     labels.write_text("akiec\nbcc\nmel\nnv\n")
     (tmp_path / "float.tflite").write_bytes(tiny_float)
-    steps.adopt(tmp_path / "float.tflite", parent, labels=labels)
+    making.adopt(tmp_path / "float.tflite", parent, labels=labels)
     before, _ = judging.verify(tiny_bundle, data=str(tmp_path / "images"), against=parent)
     update_bundle(open_bundle(tiny_bundle), calibration=Calibration(shift=(4.0, 0.0, 0.0, -4.0)))
     after, _ = judging.verify(tiny_bundle, data=str(tmp_path / "images"), against=parent)

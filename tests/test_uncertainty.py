@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_derm import doubting, judging, steps
+from edge_derm import doubting, judging, using
 from edge_derm.bundle import Dropout, open_bundle, update_bundle
 from edge_derm.errors import BundleError, DataError
 from edge_derm.runtime import Classifier, known
@@ -218,12 +218,12 @@ def test_predict_calls_an_image_foreign_that_is_far_from_all_it_was_calibrated_o
     board = (np.indices((32, 32)).sum(axis=0) % 2 * 255).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "board.png"), np.stack([board, 255 - board, board], axis=-1))
     own = sorted((tmp_path / "own").rglob("*.png"))
-    before = steps.predict(tiny_bundle, [tmp_path / "board.png"])[0]
+    before = using.predict(tiny_bundle, [tmp_path / "board.png"])[0]
     assert before["foreign"] is None and before["distance"] is None
     record = judging.calibrate(tiny_bundle, data=str(tmp_path / "own"), strange=0.05)
     assert record["foreign"]["known_images"] == 40
-    told = steps.predict(tiny_bundle, [tmp_path / "board.png", *own])
+    told = using.predict(tiny_bundle, [tmp_path / "board.png", *own])
     assert told[0]["foreign"] and told[0]["distance"] > record["foreign"]["threshold"]
     assert np.mean([row["foreign"] for row in told[1:]]) <= 0.15
-    views = steps.predict(tiny_bundle, [tmp_path / "board.png"], tta=8)[0]
+    views = using.predict(tiny_bundle, [tmp_path / "board.png"], tta=8)[0]
     assert views["foreign"] and views["distance"] == told[0]["distance"]

@@ -8,7 +8,7 @@ from typing import Any, Callable, Sequence
 
 import numpy as np
 
-from .. import steps
+from .. import origin
 from ..errors import DataError
 from ..trust import audit as figures
 from ..trust import parity
@@ -129,7 +129,7 @@ def audit(
         "rows": rows,
         **{key: extras.get(key) for key in ("channels", "defences", "detector", "corruptions", "pictures")},
         "passed": None if limits is None else failure is None,
-        "command": steps.command_line(),
+        "command": origin.command_line(),
     }
     return record, failure
 

@@ -8,7 +8,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from .. import steps
+from .. import making, origin
 from ..bundle import Bundle, Provenance, open_bundle
 from ..runtime import Classifier
 from ..trust import audit as figures
@@ -42,13 +42,13 @@ def open_subject(path: Path, against: Path | None, data: str, seed: int) -> Subj
     parent = Differentiable(model)
     if bundle is None:
         labels = (
-            tuple(run["classes"]) if run else steps.read_labels(None, why=f"{source} does not carry them")
+            tuple(run["classes"]) if run else making.read_labels(None, why=f"{source} does not carry them")
         )
-        provenance = steps.provenance_of(source, run)
+        provenance = origin.provenance_of(source, run)
     else:
         labels, provenance = bundle.manifest.labels, bundle.manifest.provenance
         if run:
-            steps.check_same_labels(tuple(run["classes"]), labels, source)
+            origin.check_same_labels(tuple(run["classes"]), labels, source)
     places: dict[str, figures.Answer] = {"keras": lambda pixels: parent.predict(pixels).argmax(axis=1)}
     places.update(deployed(bundle) if bundle else exported(model, source, run, data, labels, seed))
     return Subject(parent, labels, parent.size_px, provenance, places)
@@ -79,7 +79,7 @@ def exported(
     from ..modeling import export as exporting
 
     size_px = exporting.input_size(model)
-    images = steps.calibration_images(source, run, None if run else data, size_px, needed=True, seed=seed)
+    images = making.calibration_images(source, run, None if run else data, size_px, needed=True, seed=seed)
     float_file = exporting.export(model, recipe="float32").model
     int8_file = exporting.export(model, recipe="int8", io="uint8", calibration=images).model
     places = {"float32-xnnpack": as_answer(Classifier.of(float_file, labels))}

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import steps
+from .. import using
 from . import options as shared
 
 PROFILE_LINES = 12
@@ -47,7 +47,7 @@ def bench(model: Path, json_file: str | None, **choices: Any) -> None:
     \b
     Example:  edge-derm bench d1.bundle --runs 500
     """
-    record = steps.bench(model, **choices)
+    record = using.bench(model, **choices)
     shared.emit(record, json_file, text(record))
 
 

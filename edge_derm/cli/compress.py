@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import steps
+from .. import making
 from . import options as shared
 
 
@@ -56,7 +56,7 @@ def compress(run: Path, out: Path, json_file: str | None, **choices: Any) -> Non
     \b
     Example:  edge-derm compress runs/d1 --method prune --keep 0.6 --out runs/d1-60
     """
-    record = steps.compress(run, out, **choices)
+    record = making.compress(run, out, **choices)
     before, after = record["parent"], record["validation"]
     shared.emit(
         record,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import files, judging, steps
+from .. import files, judging, making, using
 from ..data import open_dataset
 from . import options as shared
 
@@ -53,19 +53,19 @@ def demo(out: Path, variant: str, images: int, epochs: int, seed: int, json_file
         click.echo(f"[{number}/5] {text}", err=quiet)
 
     step(1, f"training {variant} on {images} synthetic pictures")
-    records.append(steps.train(data, run, variant=variant, size_px=SIZE_PX, epochs=epochs, seed=seed))
+    records.append(making.train(data, run, variant=variant, size_px=SIZE_PX, epochs=epochs, seed=seed))
     step(2, "exporting to int8")
-    records.append(steps.export(run, bundle, recipe="int8"))
+    records.append(making.export(run, bundle, recipe="int8"))
     step(3, "verifying against the float parent, on both kernel families")
     verified, _ = judging.verify(bundle, data=data, against=run)
     records += [verified, judging.evaluate(bundle, data=data, seed=seed)]
     step(4, "measuring latency and memory")
-    records.append(steps.bench(bundle))
+    records.append(using.bench(bundle))
     step(5, "writing the report")
     pictures = save_pictures(data, seed, out / "pictures")
-    records += steps.predict(bundle, pictures)
+    records += using.predict(bundle, pictures)
     files.write_json(out / "records.json", shared.clean(records))
-    page = steps.report([out / "records.json"], out / "report.html")
+    page = using.report([out / "records.json"], out / "report.html")
     bench = next(record for record in records if record["record"] == "bench")
     result = {
         "record": "demo",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import steps
+from .. import inspecting, using
 from . import options as shared
 
 
@@ -20,7 +20,7 @@ def inspect(model: Path, json_file: str | None) -> None:
     \b
     Example:  edge-derm inspect d1.bundle
     """
-    record = steps.inspect(model)
+    record = inspecting.inspect(model)
     lines = [
         f"{model}: {record['size_bytes']:,} bytes, {record['parameters']:,} parameters, {record['macs'] / 1e6:.2f} M MACs"
     ]
@@ -85,8 +85,8 @@ def predict(
     Example:  edge-derm predict d1.bundle lesion.jpg --json -
               edge-derm predict d1.bundle lesion.jpg --mc 32
     """
-    records = steps.predict(bundle, images, **choices)
-    masks = [None] * len(images) if mask is None else steps.draw_masks(bundle, images, mask)
+    records = using.predict(bundle, images, **choices)
+    masks = [None] * len(images) if mask is None else using.draw_masks(bundle, images, mask)
     records = [{**record, "mask": drawn} for record, drawn in zip(records, masks, strict=True)]
     shared.emit(records, json_file, "\n".join(line(record) for record in records))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import steps
+from .. import making
 from . import options as shared
 
 
@@ -78,7 +78,7 @@ def train(data: str, out: Path, seed: int, json_file: str | None, **choices: Any
     \b
     Example:  edge-derm train --data images/ --variant d1 --size 128 --out runs/d1
     """
-    record = steps.train(data, out, seed=seed, **choices)
+    record = making.train(data, out, seed=seed, **choices)
     best = record["validation"]
     shared.emit(
         record,
@@ -132,7 +132,7 @@ def export(model: Path, out: Path, json_file: str | None, **choices: Any) -> Non
     \b
     Example:  edge-derm export runs/d1 --recipe int8 --out d1.bundle
     """
-    record = steps.export(model, out, **choices)
+    record = making.export(model, out, **choices)
     shared.emit(
         record,
         json_file,
@@ -168,7 +168,7 @@ def adopt(model: Path, out: Path, json_file: str | None, **choices: Any) -> None
     \b
     Example:  edge-derm adopt mobilenet.tflite --labels labels.txt --out mobilenet.bundle
     """
-    record = steps.adopt(model, out, **choices)
+    record = making.adopt(model, out, **choices)
     shared.emit(
         record,
         json_file,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import steps
+from .. import using
 from . import options as shared
 
 
@@ -20,5 +20,5 @@ def report(paths: tuple[Path, ...], out: Path, json_file: str | None) -> None:
     \b
     Example:  edge-derm report runs/d1 d1.bundle verify.json bench.json --out report.html
     """
-    record = steps.report(paths, out)
+    record = using.report(paths, out)
     shared.emit(record, json_file, f"{record['report']}: {len(paths)} sources")

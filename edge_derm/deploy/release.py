@@ -27,7 +27,7 @@ from edge_derm.deploy.unit import camera_arguments, unit_text
 from edge_derm.errors import TargetError
 from edge_derm.measure import process
 from edge_derm.measure.cache import recipe_folder
-from edge_derm.steps import inspect
+from edge_derm.inspecting import inspect
 
 _STAMP = (1980, 1, 1, 0, 0, 0)
 _LEFT_OUT = {"__pycache__", "modeling"}

@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-from .. import files, judging, steps
+from .. import files, judging, making, using
 from ..data import open_dataset
 from ..errors import DataError, ModelError, TargetError
 from ..records import clean
@@ -79,7 +79,7 @@ def train(task: Task) -> Mapping[str, Any]:
     training = task.training
     options = dict(task.options.get("train", {}))
     weights = options.pop("weights", {}).get(f"{training.alpha:g}")
-    record = steps.train(
+    record = making.train(
         task.data,
         task.folder / task.place,
         variant=training.variant,
@@ -106,7 +106,7 @@ def cell(task: Task) -> Mapping[str, Any]:
     assert task.recipe is not None
     seed, bundle = task.training.seed, folder / MODEL
     run = task.folder / RUNS / task.training.name
-    exported = steps.export(run, bundle, recipe=task.recipe, data=task.data, seed=seed)
+    exported = making.export(run, bundle, recipe=task.recipe, data=task.data, seed=seed)
     judged = judging.evaluate(bundle, data=task.data, seed=seed, **task.options.get("evaluate", {}))
     measured = measure(bundle, task.options.get("bench", {}))
     trained = json.loads((run / "run.json").read_text(encoding="utf-8"))
@@ -119,10 +119,10 @@ def cell(task: Task) -> Mapping[str, Any]:
 
 def measure(bundle: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A bench record of this machine and of each target asked for; a target that refuses the model says why in its place."""
-    records = [steps.bench(bundle, runs=options.get("runs", 200))]
+    records = [using.bench(bundle, runs=options.get("runs", 200))]
     for target in options.get("targets", ()):
         try:
-            records.append(steps.bench(bundle, target=target))
+            records.append(using.bench(bundle, target=target))
         except TargetError as error:
             records.append(
                 {"record": "refused", "target": target, "instructions": None, "reason": str(error)}
