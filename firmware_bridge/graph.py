@@ -114,3 +114,13 @@ class Graph:
 
     def tensor(self, index: int) -> Tensor:
         return self.tensors[index]
+
+    def constant_ops(self) -> frozenset[int]:
+        """Indices of the operators that no input reaches, such as those that widen weights stored as float16."""
+        known = {-1, *(tensor.index for tensor in self.tensors if tensor.data is not None)}
+        found = set()
+        for op in self.ops:
+            if known.issuperset(op.inputs):
+                known.update(op.outputs)
+                found.add(op.index)
+        return frozenset(found)

@@ -44,7 +44,7 @@ LABELS = ("akiec", "bcc", "mel", "nv")
 
 @pytest.fixture(scope="session")
 def tiny_models(pytestconfig: pytest.Config) -> Mapping[str, bytes]:
-    """``{recipe: .tflite bytes}`` of one 32 px, 4-class network: int8, uint8, int16, float32."""
+    """``{recipe: .tflite bytes}`` of one 32 px, 4-class network: int8, uint8, int16, float32, float16."""
     script = HERE / "tiny_models.py"
     try:
         version = importlib.metadata.version("tensorflow")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.signal import correlate
@@ -187,3 +190,13 @@ def test_int8_decides_as_the_float_model_does(product, model, kernels):
     parent = scoring.probabilities(model, unseen)
     assert (deployed.argmax(axis=1) == parent.argmax(axis=1)).mean() >= 0.97
     assert len(set(parent.argmax(axis=1))) == 4
+
+
+@pytest.mark.parametrize("dilation, attended", [({"conv1": 2}, False), ({}, True)], ids=["conv1", "attention"])
+def test_a_fresh_process_reads_layers_of_our_own(tmp_path, dilation, attended):
+    """Keras reads a class only where its module was imported: ``verify --against RUN`` imported neither."""
+    path = tmp_path / "model.keras"
+    architecture.build(dilation, size_px=SIZE_PX, classes=3, attention=attended).save(path)
+    script = "import pathlib, sys; from edge_derm.modeling import runs; runs.load(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

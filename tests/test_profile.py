@@ -42,6 +42,14 @@ def test_every_cut_ends_with_the_tensor_the_whole_model_has_there(tiny_models, r
     assert check_model(model).outputs == graph.outputs  # the model itself was not touched
 
 
+def test_weights_stored_as_float16_are_no_operators_of_the_profile(tiny_models, monkeypatch):
+    monkeypatch.setattr(profile, "ROUNDS", 30)
+    found = profile.profile(tiny_models["float16"])
+    names = [op.name for op in check_model(tiny_models["float16"]).ops]
+    assert [row["name"] for row in found["operators"]] == [name for name in names if name != "DEQUANTIZE"]
+    assert names.count("DEQUANTIZE") == 8 and found["whole_ms"] > 0
+
+
 def test_costs_telescope_to_the_whole_and_carry_the_written_out_arithmetic(tiny_int8, monkeypatch):
     monkeypatch.setattr(profile, "ROUNDS", 30)
     found = profile.profile(tiny_int8)

@@ -25,7 +25,7 @@ from firmware_bridge import tflite
 LABELS = ("akiec", "bcc", "mel", "nv")
 
 
-@pytest.fixture(params=["int8", "uint8", "int16", "float32"])
+@pytest.fixture(params=["int8", "uint8", "int16", "float32", "float16"])
 def any_bundle(request, tmp_path, tiny_models):
     """The tiny network in every arithmetic."""
     model = tiny_models[request.param]

@@ -2,7 +2,7 @@
 process).
 
 One network, 32×32×3 → 4 classes, with a dilated depthwise convolution: ``int8.tflite``, ``uint8.tflite``,
-``int16.tflite`` (int16 activations, int8 weights) and ``float32.tflite``.
+``int16.tflite`` (int16 activations, int8 weights), ``float32.tflite`` and ``float16.tflite`` (float16 weights).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tensorflow as tf  # noqa: E402
 from pictures import varied_images  # noqa: E402
 
 SIZE_PX, CLASSES, SEED = 32, 4, 7
-RECIPES = ("int8", "uint8", "int16", "float32")
+RECIPES = ("int8", "uint8", "int16", "float32", "float16")
 
 
 def network() -> tf.types.experimental.ConcreteFunction:
@@ -74,6 +74,9 @@ def convert(recipe: str) -> bytes:
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], function)
     if recipe != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if recipe == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    elif recipe != "float32":
         converter.representative_dataset = lambda: ([image] for image in calibration())
         ops = tf.lite.OpsSet
         converter.target_spec.supported_ops = [

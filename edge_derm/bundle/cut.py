@@ -157,7 +157,8 @@ def _first_after(graph: Graph, site: int) -> int:
 
 def _check_apart(graph: Graph, first: int, site: int) -> None:
     """Only the cut tensor (and constants) may cross the cut."""
-    made = {index for op in graph.ops[first:] for index in op.outputs}
+    fixed = graph.constant_ops()
+    made = {index for op in graph.ops if op.index >= first or op.index in fixed for index in op.outputs}
     for op in graph.ops[first:]:
         for index in op.inputs:
             if index >= 0 and index != site and index not in made and graph.tensor(index).data is None:
@@ -173,8 +174,10 @@ def _make_suffix(
 ) -> None:
     main = tree.subgraphs[0]
     code = _multiplication(tree, graph.tensor(graph.ops[places[0]].inputs[0]).dtype)
-    operators, masks = [], []
-    for place in range(first, len(graph.ops)):
+    fixed = graph.constant_ops()
+    inner = [op for op in graph.ops[first:] if op.index not in fixed]
+    operators, masks = [main.operators[op.index] for op in _makers(graph, fixed, inner)], []
+    for place in (op.index for op in inner):
         operator = main.operators[place]
         if place in places:
             mask, product = _add_mask(tree, operator.inputs[0], rate, passes)
@@ -185,11 +188,22 @@ def _make_suffix(
         if graph.ops[place].name == "RESHAPE":
             _reshape_batch(tree, operator, passes)
         operators.append(operator)
-    for op in graph.ops[first:]:
+    for op in inner:
         for index in op.outputs:
             _batch(main.tensors[index], passes)
     main.inputs = np.array([graph.ops[places[0]].inputs[0], *masks], np.int32)
     main.operators = operators
+
+
+def _makers(graph: Graph, fixed: frozenset[int], readers: Sequence[Op]) -> list[Op]:
+    """Of the operators on constants those that ``readers`` need, in order."""
+    wanted = {index for op in readers for index in op.inputs}
+    found = []
+    for op in (graph.ops[place] for place in sorted(fixed, reverse=True)):
+        if wanted.intersection(op.outputs):
+            wanted.update(op.inputs)
+            found.append(op)
+    return found[::-1]
 
 
 def _add_mask(tree: Any, site: int, rate: float, passes: int) -> tuple[int, int]:

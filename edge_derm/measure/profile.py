@@ -3,7 +3,8 @@
 The model is cut after operator 1, after operator 2, …; each cut is a model of its own, ending where it was cut. All are timed in
 turn, round after round, and operator k costs what cut k takes longer than cut k − 1 in the same round. That is an estimate: a
 delegate may join an operator to the next, a cut may write its last tensor where the whole model would not, and a cost near the
-noise can come out negative. The first cost holds the call itself, so the costs add up to the whole model's time.
+noise can come out negative. The first cost holds the call itself, so the costs add up to the whole model's time. Operators on
+constants alone (float16 weights made float32) have no row: the engine runs them once, before any image.
 """
 
 from __future__ import annotations
@@ -52,14 +53,15 @@ def profile(model: bytes, *, backend: str = "litert", threads: int = 1, seed: in
             f"profile: expected 1 to {OPERATORS_MOST} operators, got {len(graph.ops)}",
             code="profile-operators",
         )
-    models = [cut(model, graph, k) for k in range(len(graph.ops))]
+    timed = [op for op in graph.ops if op.index not in graph.constant_ops()]
+    models = [cut(model, graph, op.index) for op in timed]
     cuts = [load(each, backend, threads, seed=seed) for _ in range(COPIES) for each in models]
     taken = best_copies(time_in_turn(cuts).reshape(-1, COPIES, len(models)))
     costs = np.diff(taken, axis=1, prepend=0.0)
     middles = np.median(costs, axis=0)
     total = float(middles.sum())
     rows = []
-    for op, values, middle in zip(graph.ops, costs.T, middles):
+    for op, values, middle in zip(timed, costs.T, middles):
         low, high = bootstrap(values, np.median, seed=seed)
         rows.append(
             {
