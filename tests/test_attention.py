@@ -192,7 +192,9 @@ def test_int8_decides_as_the_float_model_does(product, model, kernels):
     assert len(set(parent.argmax(axis=1))) == 4
 
 
-@pytest.mark.parametrize("dilation, attended", [({"conv1": 2}, False), ({}, True)], ids=["conv1", "attention"])
+@pytest.mark.parametrize(
+    "dilation, attended", [({"conv1": 2}, False), ({}, True)], ids=["conv1", "attention"]
+)
 def test_a_fresh_process_reads_layers_of_our_own(tmp_path, dilation, attended):
     """Keras reads a class only where its module was imported: ``verify --against RUN`` imported neither."""
     path = tmp_path / "model.keras"

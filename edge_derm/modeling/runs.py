@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_derm import __version__, files
 from edge_derm.errors import ModelError
-from edge_derm.modeling import architecture, attention  # noqa: F401  Keras reads a file only where its layers' classes are
+from edge_derm.modeling import architecture, attention  # noqa: F401  Keras reads only classes it has seen
 from edge_derm.modeling.interface import with_probabilities
 
 MODEL, RECORD, HISTORY, CHECKPOINT = "model.keras", "run.json", "history.csv", "checkpoint.npz"
