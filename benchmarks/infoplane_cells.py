@@ -133,7 +133,7 @@ def export(candidate: Candidate, dataset: Dataset, work: Path) -> None:
     model, run = runs.load(work / candidate.name)
     parts = parts_of(dataset, candidate.share)
     pixels = dataset.images(SIZE_PX, parts.parts["test"])
-    calibration = dataset.images(SIZE_PX, parts.parts["train"][:: len(parts.parts["train"]) // 256])
+    calibration = dataset.images(SIZE_PX, parts.parts["train"][:: max(1, len(parts.parts["train"]) // 256)])
     kept: dict[str, Any] = {"float": scoring.probabilities(model, pixels)}
     for rounding in ROUNDINGS:
         product = exporting.export(model, recipe="int8", calibration=calibration, rounding=rounding)
