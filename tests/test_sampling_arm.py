@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from edge_derm.bundle import Dropout, open_bundle, update_bundle
-from edge_derm.errors import TargetError
 from edge_derm.measure import arm64
 
 # LiteRT 2.1 on arm64 against the one installed here. Reference kernels: the same integers. XNNPACK rounds in its own way on each
@@ -30,18 +29,6 @@ for kernels in ("default", "reference"):
     told[kernels] = np.rint(passes.raw(images) * 256).astype(int).tolist()
 print(json.dumps(told))
 """
-
-
-@pytest.fixture(scope="module")
-def tree():
-    """The prepared tree, made by the product's own code where it is not in the cache yet."""
-    try:
-        arm64.prepare()
-    except TargetError as error:
-        if error.code in ("arm64-tools", "debian-network", "wheels-network", "debian-tools"):
-            pytest.skip(str(error))
-        raise
-    return arm64.folder()
 
 
 @pytest.mark.arm

@@ -20,12 +20,7 @@ NORMS = {"2": (2.0,), "inf": (math.inf,), "both": (2.0, math.inf)}
 @click.option(
     "--proxy", metavar="DIR", help="Natural images, for an attacker who never saw the medical data."
 )
-@click.option(
-    "--against",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="The float parent of a BUNDLE (default: the file's own weights).",
-)
+@shared.path_option("--against", "RUN", "The float parent of a BUNDLE (default: the file's own weights).")
 @click.option(
     "--target-class",
     "target_classes",
@@ -34,37 +29,21 @@ NORMS = {"2": (2.0,), "inf": (math.inf,), "both": (2.0, math.inf)}
     help="Also make perturbations towards this class (may be repeated).",
 )
 @click.option("--norm", type=click.Choice(list(NORMS)), default="both", show_default=True)
-@click.option(
+@shared.setting(
     "--zeta",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.04,
-    show_default=True,
-    help="Norm of a perturbation as a share of the images' mean norm.",
+    click.FloatRange(0, 1, min_open=True, max_open=True),
+    0.04,
+    "Norm of a perturbation as a share of the images' mean norm.",
 )
-@click.option(
-    "--images", type=click.IntRange(1), default=600, show_default=True, help="At most so many to judge on."
-)
-@click.option(
-    "--crafting",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="At most so many to craft from.",
-)
-@click.option("--passes", type=click.IntRange(1), default=3, show_default=True, help="Over those images.")
-@click.option(
-    "--batch",
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    help="Images a step (1: the paper's order, slow).",
-)
-@click.option(
+@shared.setting("--images", click.IntRange(1), 600, "At most so many to judge on.")
+@shared.setting("--crafting", click.IntRange(1), 1000, "At most so many to craft from.")
+@shared.setting("--passes", click.IntRange(1), 3, "Over those images.")
+@shared.setting("--batch", click.IntRange(1), 16, "Images a step (1: the paper's order, slow).")
+@shared.setting(
     "--confidence",
-    type=click.FloatRange(0, 1),
-    default=0.95,
-    show_default=True,
-    help="Go on with an image until the model is so sure (0: until its label flips, the paper's rule).",
+    click.FloatRange(0, 1),
+    0.95,
+    "Go on with an image until the model is so sure (0: until its label flips, the paper's rule).",
 )
 @click.option(
     "--aim/--no-aim",
@@ -72,18 +51,14 @@ NORMS = {"2": (2.0,), "inf": (math.inf,), "both": (2.0, math.inf)}
     show_default=True,
     help="Without a target, also try to push every image towards one class, and keep what moves more.",
 )
-@click.option(
-    "--draws", type=click.IntRange(1), default=5, show_default=True, help="Draws of each random control."
-)
+@shared.setting("--draws", click.IntRange(1), 5, "Draws of each random control.")
 @click.option(
     "--rows-only",
     is_flag=True,
     help="Only the table: no channels, defences, detector, corruptions and pictures.",
 )
 @shared.gate_option
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep the perturbations and the detector."
-)
+@shared.path_option("--out", "DIR", "Keep the perturbations and the detector.")
 @shared.part_option
 @shared.seed_option
 @shared.json_option

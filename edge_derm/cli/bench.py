@@ -15,16 +15,9 @@ PROFILE_LINES = 12
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="BUNDLE|FILE.tflite")
-@click.option(
-    "--compare",
-    type=click.Path(path_type=Path),
-    metavar="OTHER",
-    help="Measure both, interleaved, in this one run.",
-)
+@shared.path_option("--compare", "OTHER", "Measure both, interleaved, in this one run.")
 @click.option("--target", default="local", show_default=True, help="Where to run.")
-@click.option(
-    "--runs", type=click.IntRange(50), default=200, show_default=True, help="Samples after warm-up."
-)
+@shared.setting("--runs", click.IntRange(50), 200, "Samples after warm-up.")
 @click.option("--profile", is_flag=True, help="Also the cost of each operator (timed sub-graphs).")
 @click.option(
     "--soak",

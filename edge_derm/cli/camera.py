@@ -29,9 +29,7 @@ from . import options as shared
     show_default=True,
     help="Address to serve the page on; 0.0.0.0 opens it to the network, behind a one-time link.",
 )
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."
-)
+@shared.setting("--port", click.IntRange(0, 65535), 8080, "0: any free one.")
 @click.option("--mask", is_flag=True, help="Show where a bundle trained with --attention looks.")
 @click.option("--frames", type=click.IntRange(1), help="Stop after so many frames.")
 @click.option("--repeat", is_flag=True, help="Start a file or folder again at its end.")
@@ -43,12 +41,7 @@ from . import options as shared
     is_flag=True,
     help="Infer in this process: no deadline, no restart; for emulators and other places that cannot start a second one.",
 )
-@click.option(
-    "--log",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Keep predictions as JSON lines (no pixels).",
-)
+@shared.path_option("--log", "DIR", "Keep predictions as JSON lines (no pixels).")
 @click.option(
     "--log-limit", "log_limit_mb", type=click.FloatRange(1), default=200.0, show_default=True, metavar="MB"
 )

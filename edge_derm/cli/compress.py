@@ -19,18 +19,14 @@ from . import options as shared
     required=True,
     help="Take channels (or weights) out, let weights share values, learn from a better network, or train with int8 simulated.",
 )
-@click.option(
-    "--keep", type=float, default=0.6, show_default=True, help="prune: share of the MACs that stays."
-)
+@shared.setting("--keep", float, 0.6, "prune: share of the MACs that stays.")
 @click.option(
     "--sparsity",
     type=float,
     default=None,
     help="prune: instead of channels, set this share of the pointwise weights to zero.",
 )
-@click.option(
-    "--clusters", type=int, default=32, show_default=True, help="cluster: distinct weights of a kernel."
-)
+@shared.setting("--clusters", int, 32, "cluster: distinct weights of a kernel.")
 @click.option(
     "--teacher",
     "teachers",

@@ -17,23 +17,11 @@ EPOCHS = 20
 
 
 @click.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("demo"),
-    show_default=True,
-    help="Folder for everything it makes.",
-)
+@shared.setting("--out", click.Path(path_type=Path), Path("demo"), "Folder for everything it makes.")
 @click.option(
     "--variant", type=click.Choice(["mobilenet", "d1", "d2", "d3"]), default="d1", show_default=True
 )
-@click.option(
-    "--images",
-    type=click.IntRange(200),
-    default=IMAGES,
-    show_default=True,
-    help="Synthetic pictures to make.",
-)
+@shared.setting("--images", click.IntRange(200), IMAGES, "Synthetic pictures to make.")
 @click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True)
 @shared.seed_option
 @shared.json_option

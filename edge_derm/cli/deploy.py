@@ -26,35 +26,23 @@ wait_option = click.option(
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@shared.bundle_argument
 @click.option(
     "--to", "targets", multiple=True, metavar="ssh://user@host[:port]", help="May be given several times."
 )
-@click.option(
-    "--inventory", type=click.Path(path_type=Path), metavar="FILE", help="Boards, one ssh:// address a line."
-)
+@shared.path_option("--inventory", "FILE", "Boards, one ssh:// address a line.")
 @click.option("--service", type=click.Choice(["camera", "none"]), default="camera", show_default=True)
 @click.option("--source", default="0", show_default=True, help="The camera's source on the board.")
-@click.option(
-    "--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Of the page, on loopback."
-)
-@click.option(
-    "--trust",
-    type=click.Path(path_type=Path),
-    metavar="KEY.pub",
-    help="The board accepts only bundles of this key.",
-)
+@shared.setting("--port", click.IntRange(1, 65535), 8080, "Of the page, on loopback.")
+@shared.path_option("--trust", "KEY.pub", "The board accepts only bundles of this key.")
 @click.option("--latency-budget", "latency_ms", type=float, metavar="MS", help="Refuse a slower release.")
 @click.option("--memory-budget", "memory_mb", type=float, metavar="MB", help="Refuse a larger one.")
-@click.option(
+@shared.path_option(
     "--measured",
-    type=click.Path(path_type=Path),
-    metavar="BENCH.json",
-    help="The record of bench of this bundle on such a board: the budgets are checked against it before anything is sent.",
+    "BENCH.json",
+    "The record of bench of this bundle on such a board: the budgets are checked against it before anything is sent.",
 )
-@click.option(
-    "--keep", type=click.IntRange(2), default=3, show_default=True, metavar="N", help="Releases to keep."
-)
+@shared.setting("--keep", click.IntRange(2), 3, "Releases to keep.", metavar="N")
 @click.option("--dry-run", is_flag=True, help="Look and count; change nothing.")
 @root_option
 @wait_option
@@ -143,7 +131,7 @@ def status(json_file: str | None, **choices: Any) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@shared.bundle_argument
 @click.option(
     "--board",
     "boards",

@@ -17,19 +17,12 @@ from . import options as shared
 @click.option(
     "--learn", metavar="DATA", help="First, once: keep what the calibration images look like in the bundle."
 )
-@click.option("--log", type=click.Path(path_type=Path), metavar="FILE|DIR", help="What 'camera --log' wrote.")
-@click.option(
-    "--against",
-    type=click.Path(path_type=Path),
-    metavar="FILE|DIR",
-    help="Another log, of a time when all was well, instead of the calibration images.",
+@shared.path_option("--log", "FILE|DIR", "What 'camera --log' wrote.")
+@shared.path_option(
+    "--against", "FILE|DIR", "Another log, of a time when all was well, instead of the calibration images."
 )
-@click.option(
-    "--false-alarm",
-    type=click.FloatRange(0.0005, 0.5),
-    default=0.01,
-    show_default=True,
-    help="Chance of a word about drift where there is none.",
+@shared.setting(
+    "--false-alarm", click.FloatRange(0.0005, 0.5), 0.01, "Chance of a word about drift where there is none."
 )
 @click.option("--part", default="auto", show_default=True, help="Of --learn DATA: as for calibrate.")
 @shared.seed_option

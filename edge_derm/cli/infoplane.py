@@ -16,25 +16,17 @@ from .judge import figure
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN|BUNDLE…")
 @shared.data_option
-@click.option(
-    "--bins",
-    type=click.IntRange(2, 1000),
-    default=BINS,
-    show_default=True,
-    help="Of each class probability; more need many more images.",
+@shared.setting(
+    "--bins", click.IntRange(2, 1000), BINS, "Of each class probability; more need many more images."
 )
-@click.option(
+@shared.setting(
     "--samples",
-    type=click.IntRange(20),
-    default=SAMPLES,
-    show_default=True,
+    click.IntRange(20),
+    SAMPLES,
+    "Images at most; points of different N are not comparable.",
     metavar="N",
-    help="Images at most; points of different N are not comparable.",
 )
-@shared.part_option
-@shared.threads_option
-@shared.seed_option
-@shared.json_option
+@shared.judged_options
 def infoplane(models: tuple[Path, ...], json_file: str | None, **choices: Any) -> None:
     """Place models on the information plane, rank them, and say how many images each class still needs.
 

@@ -13,9 +13,9 @@ from . import options as shared
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@shared.bundle_argument
 @shared.data_option
-@click.option("--against", type=click.Path(path_type=Path), metavar="RUN|BUNDLE", help="The float parent.")
+@shared.path_option("--against", "RUN|BUNDLE", "The float parent.")
 @shared.gate_option
 @shared.part_option
 @shared.threads_option
@@ -47,16 +47,11 @@ def parity(record: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@shared.bundle_argument
 @shared.data_option
 @click.option("--positive", metavar="LABEL", help="Two-class task: the class to find (e.g. mel).")
 @click.option("--negative", metavar="LABEL", help="Two-class task: the class to tell it from (e.g. nv).")
-@click.option(
-    "--readers",
-    type=click.Path(path_type=Path),
-    metavar="FILE.csv",
-    help="Reader decisions: reader,image_id,decision.",
-)
+@shared.path_option("--readers", "FILE.csv", "Reader decisions: reader,image_id,decision.")
 @click.option(
     "--reference",
     is_flag=True,
@@ -117,7 +112,7 @@ def figure(value: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@shared.bundle_argument
 @click.option(
     "--data",
     metavar="DIR",
@@ -128,39 +123,34 @@ def figure(value: dict[str, Any]) -> str:
     is_flag=True,
     help="Fit and tell (--json FILE); the bundle stays as it is. For boards, whose bundle is read-only.",
 )
-@click.option(
+@shared.path_option(
     "--accept",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Instead of --data: write what --dry-run --json FILE fitted into the bundle; then sign it.",
+    "FILE",
+    "Instead of --data: write what --dry-run --json FILE fitted into the bundle; then sign it.",
 )
-@click.option(
+@shared.setting(
     "--miscoverage",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.1,
-    show_default=True,
-    help="Share of images whose prediction set may miss the truth.",
+    click.FloatRange(0, 1, min_open=True, max_open=True),
+    0.1,
+    "Share of images whose prediction set may miss the truth.",
 )
-@click.option(
+@shared.setting(
     "--risk",
-    type=click.FloatRange(0, 1),
-    default=0.1,
-    show_default=True,
-    help="Share of the given answers that may be wrong; the model abstains below the confidence that keeps it.",
+    click.FloatRange(0, 1),
+    0.1,
+    "Share of the given answers that may be wrong; the model abstains below the confidence that keeps it.",
 )
-@click.option(
+@shared.setting(
     "--doubt",
-    type=click.FloatRange(0, 0.5),
-    default=0.1,
-    show_default=True,
-    help="Chance that the risk is not kept on new images; 0 takes the risk as counted, without a bound.",
+    click.FloatRange(0, 0.5),
+    0.1,
+    "Chance that the risk is not kept on new images; 0 takes the risk as counted, without a bound.",
 )
-@click.option(
+@shared.setting(
     "--scaling",
-    type=click.Choice(["auto", "temperature", "prior", "shift", "vector"]),
-    default="auto",
-    show_default=True,
-    help="prior: also the class frequencies. shift: a shift a class. vector: a scale as well, and decisions move. "
+    click.Choice(["auto", "temperature", "prior", "shift", "vector"]),
+    "auto",
+    "prior: also the class frequencies. shift: a shift a class. vector: a scale as well, and decisions move. "
     "auto: the simplest that does, out of the first three.",
 )
 @click.option(
@@ -168,19 +158,17 @@ def figure(value: dict[str, Any]) -> str:
     is_flag=True,
     help="Name the most probable class. Default: the network's own answer stays the one that is named.",
 )
-@click.option(
+@shared.setting(
     "--score",
-    type=click.Choice(["lac", "aps", "raps"]),
-    default="lac",
-    show_default=True,
-    help="Prediction sets: smallest on average (lac), or adapting to hard images (aps, raps).",
+    click.Choice(["lac", "aps", "raps"]),
+    "lac",
+    "Prediction sets: smallest on average (lac), or adapting to hard images (aps, raps).",
 )
-@click.option(
+@shared.setting(
     "--strange",
-    type=click.FloatRange(0, 0.5),
-    default=0.05,
-    show_default=True,
-    help="Share of its own kind of images that predict may call foreign, by the distance of features; 0: leave that out.",
+    click.FloatRange(0, 0.5),
+    0.05,
+    "Share of its own kind of images that predict may call foreign, by the distance of features; 0: leave that out.",
 )
 @click.option("--by-class", is_flag=True, help="Prediction sets that keep the promise for each class.")
 @click.option(

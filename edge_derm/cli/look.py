@@ -54,23 +54,14 @@ def describe(tensor: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@shared.bundle_argument
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
 @shared.passes_option(0, "Monte-Carlo dropout: N passes, the first layers once.")
 @shared.views_option(0, "Test-time augmentation: N views (8 turns and mirrors, then mild colour).")
 @shared.dropout_rate_option
-@click.option(
-    "--ensemble",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="BUNDLE",
-    help="Ask this bundle too (may be given again).",
-)
-@click.option(
-    "--mask",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Write where a bundle trained with --attention looked: DIR/NAME-mask.png.",
+@shared.path_option("--ensemble", "BUNDLE", "Ask this bundle too (may be given again).", multiple=True)
+@shared.path_option(
+    "--mask", "DIR", "Write where a bundle trained with --attention looked: DIR/NAME-mask.png."
 )
 @shared.backend_option
 @shared.threads_option

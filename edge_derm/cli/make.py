@@ -19,16 +19,13 @@ from . import options as shared
 @click.option(
     "--dilation", metavar="MAP", help="Free map of dilation rates, e.g. 'dw1=2,dw3=2' (instead of --variant)."
 )
-@click.option("--alpha", type=float, default=0.25, show_default=True, help="Width multiplier, 0.25 to 1.0.")
+@shared.setting("--alpha", float, 0.25, "Width multiplier, 0.25 to 1.0.")
 @click.option(
     "--size", "size_px", type=int, default=128, show_default=True, help="Side of the square input in pixels."
 )
 @click.option("--epochs", type=click.IntRange(1), default=None, help="Epochs (default: the recipe's).")
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    metavar="FILE.h5|RUN",
-    help="ImageNet weights (Keras, no top) or a finished run to start from.",
+@shared.path_option(
+    "--weights", "FILE.h5|RUN", "ImageNet weights (Keras, no top) or a finished run to start from."
 )
 @click.option(
     "--attention", is_flag=True, help="Weigh the places of the last feature map; the mask can be looked at."
@@ -55,12 +52,11 @@ from . import options as shared
     metavar="SHARE",
     help="Keep this share of the lesions out of everything, to judge the model on (--part test).",
 )
-@click.option(
+@shared.setting(
     "--share",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Train on this share of the training lesions only (infoplane: how many images a class still needs).",
+    click.FloatRange(0, 1, min_open=True),
+    1.0,
+    "Train on this share of the training lesions only (infoplane: how many images a class still needs).",
 )
 @click.option(
     "--plane",
@@ -117,12 +113,7 @@ def train(data: str, out: Path, seed: int, json_file: str | None, **choices: Any
     help="int8: also measure what the rounding of each layer costs alone; inspect and report show it.",
 )
 @click.option("--data", metavar="DIR", help="Calibration images (default: those the run was trained on).")
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="One label a line (needed for a MODEL.keras).",
-)
+@shared.path_option("--labels", "FILE", "One label a line (needed for a MODEL.keras).")
 @shared.seed_option
 @shared.out_option("The bundle folder.")
 @shared.json_option
@@ -145,13 +136,7 @@ def export(model: Path, out: Path, json_file: str | None, **choices: Any) -> Non
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="FILE.tflite")
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    required=True,
-    help="One label a line, in the order of the outputs.",
-)
+@shared.path_option("--labels", "FILE", "One label a line, in the order of the outputs.", required=True)
 @click.option(
     "--mean",
     type=float,

@@ -12,6 +12,40 @@ import click
 from .. import files
 from ..records import clean
 
+
+def path_option(
+    name: str, metavar: str, what: str, *, required: bool = False, multiple: bool = False
+) -> Callable:
+    """An option that takes a path."""
+    return click.option(
+        name,
+        type=click.Path(path_type=Path),
+        metavar=metavar,
+        help=what,
+        required=required,
+        multiple=multiple,
+    )
+
+
+def setting(
+    name: str, kind: click.ParamType | type, default: Any, what: str, *, metavar: str | None = None
+) -> Callable:
+    """An option with a default, which the help page shows."""
+    return click.option(name, type=kind, default=default, show_default=True, metavar=metavar, help=what)
+
+
+def together(*options: Callable) -> Callable:
+    """Several options as one decorator, in this order on the help page."""
+
+    def add(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+bundle_argument = click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
 json_option = click.option(
     "--json", "json_file", metavar="FILE", help="Write the result as one JSON document (- = standard output)."
 )
@@ -25,7 +59,15 @@ data_option = click.option(
     required=True,
     help="A folder per class, images/ + metadata.csv (HAM10000/ISIC layout), or synthetic[:N].",
 )
+part_option = click.option(
+    "--part",
+    default="auto",
+    show_default=True,
+    metavar="PART",
+    help="auto: what the model was not trained on (test, else validation); or all, train, validation, test.",
+)
 threads_option = click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
+judged_options = together(part_option, threads_option, seed_option, json_option)
 backend_option = click.option(
     "--backend",
     default="litert",
@@ -33,10 +75,7 @@ backend_option = click.option(
     help="litert, tflite-runtime; of a bundle exported with --recipe onnx also onnxruntime, onnxruntime-cuda, "
     "onnxruntime-tensorrt, opencv.",
 )
-
-gate_option = click.option(
-    "--gate", type=click.Path(path_type=Path), metavar="FILE.toml", help="Limits that must hold, else exit 1."
-)
+gate_option = path_option("--gate", "FILE.toml", "Limits that must hold, else exit 1.")
 dropout_rate_option = click.option(
     "--dropout",
     type=click.FloatRange(0, 0.9),
@@ -58,9 +97,7 @@ def views_option(default: int, what: str) -> Callable:
 
 def out_option(what: str) -> Callable:
     """``--out`` as a path that is written whole or not at all."""
-    return click.option(
-        "--out", "out", type=click.Path(path_type=Path), required=True, metavar="PATH", help=what
-    )
+    return path_option("--out", "PATH", what, required=True)
 
 
 def blocks(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -87,12 +124,3 @@ def say(text: str) -> None:
     """Progress, on stderr and only at a terminal."""
     if sys.stderr.isatty():
         click.echo(text, err=True)
-
-
-part_option = click.option(
-    "--part",
-    default="auto",
-    show_default=True,
-    metavar="PART",
-    help="auto: what the model was not trained on (test, else validation); or all, train, validation, test.",
-)

@@ -9,8 +9,6 @@ import click
 from ..bundle import signing
 from . import options as shared
 
-bundle_argument = click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
-
 
 @click.command()
 @shared.out_option("The private key; its public half goes beside it, with .pub at the end.")
@@ -27,8 +25,8 @@ def keygen(out: Path, json_file: str | None) -> None:
 
 
 @click.command()
-@bundle_argument
-@click.option("--key", type=click.Path(path_type=Path), required=True, metavar="KEY", help="The private key.")
+@shared.bundle_argument
+@shared.path_option("--key", "KEY", "The private key.", required=True)
 @click.option(
     "--days", type=click.FloatRange(0, min_open=True), help="How long it counts (default: for ever)."
 )
@@ -47,14 +45,8 @@ def sign(bundle: Path, key: Path, days: float | None, json_file: str | None) -> 
 
 
 @click.command()
-@bundle_argument
-@click.option(
-    "--trust",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="KEY.pub",
-    help="A public key, or a folder of them (*.pub).",
-)
+@shared.bundle_argument
+@shared.path_option("--trust", "KEY.pub", "A public key, or a folder of them (*.pub).", required=True)
 @shared.json_option
 def verify_signature(bundle: Path, trust: Path, json_file: str | None) -> None:
     """Whether every file of a bundle is the one that a trusted key signed; exit status 1 if not.

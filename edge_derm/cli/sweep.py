@@ -12,21 +12,19 @@ from . import options as shared
 
 
 @click.command()
-@click.option(
+@shared.path_option(
     "--grid",
-    type=click.Path(path_type=Path),
-    metavar="FILE.toml",
+    "FILE.toml",
+    "Lists of variants, widths, sizes, recipes, seeds; tables [train], [bench], [evaluate].",
     required=True,
-    help="Lists of variants, widths, sizes, recipes, seeds; tables [train], [bench], [evaluate].",
 )
 @shared.data_option
-@click.option(
+@shared.setting(
     "--workers",
-    type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
+    click.IntRange(1, 256),
+    1,
+    "Processes on this machine, each on its share of the cores.",
     metavar="N",
-    help="Processes on this machine, each on its share of the cores.",
 )
 @click.option(
     "--dask",

@@ -22,7 +22,7 @@ SAMPLINGS = {
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@shared.bundle_argument
 @shared.data_option
 @click.option(
     "--ood",
@@ -40,17 +40,13 @@ SAMPLINGS = {
     metavar="head|last-K",
     help="Blocks that dropout reaches back over (default: as trained).",
 )
-@click.option(
+@shared.path_option(
     "--ensemble",
-    type=click.Path(path_type=Path),
+    "BUNDLE",
+    "A further bundle with the same labels, asked beside this one; more than once for more of them.",
     multiple=True,
-    metavar="BUNDLE",
-    help="A further bundle with the same labels, asked beside this one; more than once for more of them.",
 )
-@shared.part_option
-@shared.threads_option
-@shared.seed_option
-@shared.json_option
+@shared.judged_options
 def uncertainty(bundle: Path, json_file: str | None, **choices: Any) -> None:
     """Which measure finds the wrong answers, and which the foreign images.
 
