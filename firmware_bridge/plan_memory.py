@@ -210,9 +210,8 @@ def _lowest_gap(taken: np.ndarray, slots: np.ndarray, row_bytes: int, lives: np.
     mine, other = np.nonzero(together)
     low = taken[other, 0] - slots[mine] - row_bytes
     high = taken[other, 1] - slots[mine]
-    offset = 0
-    for i in np.argsort(low, kind="stable"):
-        if low[i] >= offset:
-            break
-        offset = max(offset, -(-int(high[i]) // ALIGNMENT) * ALIGNMENT)
-    return offset
+    near = np.argsort(low)
+    reach = np.append(0, -(-high[near] // ALIGNMENT) * ALIGNMENT)
+    np.maximum.accumulate(reach, out=reach)  # the first offset above 0, 1, 2, … intervals
+    free = np.append(low[near] >= reach[:-1], True)
+    return int(reach[free.argmax()])

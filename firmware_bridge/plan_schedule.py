@@ -83,9 +83,12 @@ def _needs(flow: Flow, number: int, height: int, cut: bool) -> list[dict[int, in
 
 
 def _choose(needs: list[list[dict[int, int]]], done: list[int], made: dict[int, int]) -> int | None:
-    for stage in reversed(range(len(needs))):
+    for stage in range(len(needs) - 1, -1, -1):
         if done[stage] < len(needs[stage]):
-            if all(made[tensor] >= rows for tensor, rows in needs[stage][done[stage]].items()):
+            for tensor, rows in needs[stage][done[stage]].items():
+                if made[tensor] < rows:
+                    break
+            else:
                 return stage
     return None
 
