@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def build(
 
 
 def execute(build: Build, *, timeout_s: float = 120, arguments: Sequence[str] = ()) -> Outcome:
-    """Run a build to its end; BoardError ``timeout`` or ``fault`` (a board's hard fault, a sanitizer's report)."""
+    """Run a build to its end; BoardError ``timeout``, ``killed`` or ``fault`` (a hard fault, a sanitizer's report)."""
     command = [str(build.executable)]
     if build.board.emulated:
         command = emulator(build.board, build.executable)
@@ -146,6 +147,13 @@ def execute(build: Build, *, timeout_s: float = 120, arguments: Sequence[str] = 
         raise BoardError(
             f"expected {build.board.name} to finish within {timeout_s:.0f} s; it still runs", code="timeout"
         ) from None
+    if -done.returncode in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        what = "the emulator" if build.board.emulated else "the program"
+        raise BoardError(
+            f"{build.board.name}: expected {what} to finish, but it was killed by {signal.Signals(-done.returncode).name}: "
+            "run it again; if you did not do that, look for the out-of-memory killer in 'dmesg'",
+            code="killed",
+        )
     sanitized = b"ERROR: AddressSanitizer" in done.stderr or b": runtime error: " in done.stderr
     if done.returncode < 0 or done.returncode == 99 or sanitized:
         said = (done.stderr + done.stdout[-200:]).decode(errors="replace").strip()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from firmware_bridge import board
 from firmware_bridge.graph import BoardError
+from processes import alive, wait_for
 
 EMULATED = [name for name, place in board.BOARDS.items() if place.emulated]
 TICK = 50  # the coarsest timer tick, in instructions
@@ -135,6 +139,24 @@ def test_a_program_that_never_ends_is_an_error(source):
     with pytest.raises(BoardError) as caught:
         board.run(source("int main(void) { for (;;) { } }"), "mps2-an500", timeout_s=1)
     assert caught.value.code == "timeout"
+
+
+@pytest.mark.parametrize("name, what", [("mps2-an500", "the emulator"), ("host", "the program")])
+def test_what_is_killed_is_told_from_what_crashed(name, what, source, tmp_path):
+    made = board.build(
+        source("int main(void) { for (;;) { } }"), board.find_board(name), out=tmp_path / "built"
+    )
+
+    def kill():
+        mine = list(wait_for(lambda: alive(str(made.executable))))
+        os.kill(mine[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(BoardError, match=f"{name}: expected {what} .* killed by SIGKILL") as caught:
+        board.execute(made, timeout_s=60)
+    killer.join()
+    assert caught.value.code == "killed" and not alive(str(made.executable))
 
 
 def test_a_warning_is_an_error_that_quotes_the_compiler(source):
