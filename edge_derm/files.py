@@ -32,6 +32,9 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         _sync(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that fails does not say where
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
 """Whole files or none."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +42,9 @@ def test_not_a_number_is_refused_in_json(tmp_path):
     with pytest.raises(ValueError):
         files.write_json(tmp_path / "x.json", {"a": float("nan")})
     assert not os.listdir(tmp_path)
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file():
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'") as caught:
+        files.write_text(Path("/dev/full"), "too much")
+    assert caught.value.filename == "/dev/full"

@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 
 import board_server
+from edge_derm.deploy import session
 from edge_derm.errors import BackendError, TargetError
 from edge_derm.measure import payload, record, remote, ssh, targets, visit
 from edge_derm.measure.environment import environment
@@ -117,12 +118,20 @@ def test_the_shape_of_an_address_is_listed_and_is_no_board(tmp_path):
     assert refused(lambda: row.bench(tmp_path))[0] == "ssh-address"
 
 
-def test_a_board_that_does_not_answer_is_told_from_one_that_is_not_known(board, tiny_bundle):
-    for name in ("ssh://127.0.0.1:1", "ssh://no-such-board.invalid"):
-        code, message = refused(lambda: ssh.bench(ssh.parse(name), tiny_bundle))
-        assert code == "ssh-unreachable" and name in message
+def deploys(address, bundle):
+    """The other conversation there is."""
+    with session.connect(address):
+        raise AssertionError("it never got there")
 
 
+@pytest.mark.parametrize("talk", [ssh.bench, deploys])
+@pytest.mark.parametrize("name", ["ssh://127.0.0.1:1", "ssh://no-such-board.invalid"])
+def test_a_board_that_does_not_answer_is_told_from_one_that_is_not_known(board, tiny_bundle, name, talk):
+    code, message = refused(lambda: talk(ssh.parse(name), tiny_bundle))
+    assert code == "ssh-unreachable" and name in message
+
+
+@pytest.mark.parametrize("talk", [ssh.bench, deploys])
 @pytest.mark.parametrize(
     "client, code, advice",
     [
@@ -131,9 +140,9 @@ def test_a_board_that_does_not_answer_is_told_from_one_that_is_not_known(board, 
         ({"known": "changed"}, "ssh-host-key-changed", "ssh-keygen -R '[127.0.0.1]:"),
     ],
 )
-def test_a_wrong_key_on_either_side_is_named(board, monkeypatch, tiny_bundle, client, code, advice):
+def test_a_wrong_key_on_either_side_is_named(board, monkeypatch, tiny_bundle, client, code, advice, talk):
     monkeypatch.setenv("EDGE_DERM_SSH", board.client(**client))
-    got, message = refused(lambda: ssh.bench(address(board), tiny_bundle))
+    got, message = refused(lambda: talk(address(board), tiny_bundle))
     assert got == code and advice in message
 
 
@@ -159,6 +168,31 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     python(tmp_path, monkeypatch, f'exec {sys.executable} -S "$@"')
     code, message = refused(lambda: ssh.bench(address(board), tiny_bundle))
     assert code == "board-package" and "-m pip install numpy flatbuffers ai-edge-litert" in message
+
+
+def elf(machine):
+    """The head of a shared library for a processor, by its number in the ELF specification."""
+    return struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 3, machine, 1, 0, 64, 0, 0, 64, 56, 0, 64, 0, 0
+    )
+
+
+def test_a_package_for_another_processor_is_told_from_a_missing_one(
+    board, monkeypatch, tmp_path, tiny_bundle
+):
+    """A virtual environment whose LiteRT holds a library for the other of x86-64 and arm64."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    folder = site / "ai_edge_litert"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    other = 62 if os.uname().machine == "aarch64" else 183
+    (folder / "lib.so").write_bytes(elf(other))
+    (folder / "interpreter.py").write_text(f"import ctypes\nctypes.CDLL({str(folder / 'lib.so')!r})\n")
+    (site / "ours.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    monkeypatch.setenv(visit.PYTHON_VARIABLE, str(tmp_path / "venv/bin/python"))
+    code, message = refused(lambda: ssh.bench(address(board), tiny_bundle))
+    assert code == "board-package-broken" and "lib.so" in message and visit.PYTHON_VARIABLE in message
 
 
 def test_a_board_without_python_says_so(board, monkeypatch, tiny_bundle):

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import zlib
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 from edge_derm.deploy import agent
 from edge_derm.errors import TargetError
@@ -29,8 +29,10 @@ _START = (
 class Session:
     """``ask`` the agent; opened by ``connect``."""
 
-    def __init__(self, address: Address, client: subprocess.Popen[bytes], said: list[bytes]) -> None:
-        self._address, self._client, self._said = address, client, said
+    def __init__(
+        self, address: Address, client: subprocess.Popen[bytes], last_words: Callable[[], str]
+    ) -> None:
+        self._address, self._client, self._last_words = address, client, last_words
         self.sent_bytes = 0
         self.board: dict[str, Any] = self._answer(greeted=False)["value"]
 
@@ -70,8 +72,7 @@ class Session:
                     raise TargetError(f"{self._address}: {answer['words']}", code=answer["error"])
                 return answer
         self._client.wait()
-        said = b"".join(self._said).decode("utf-8", "replace")
-        raise visit.refused(self._address, self._client.returncode, said, greeted=greeted)
+        raise visit.refused(self._address, self._client.returncode, self._last_words(), greeted=greeted)
 
 
 @contextlib.contextmanager
@@ -90,7 +91,12 @@ def connect(address: Address, *, root: str = "", change: bool = True) -> Iterato
         assert client.stderr is not None
         listener = threading.Thread(target=lambda: said.append(client.stderr.read()), daemon=True)  # type: ignore[union-attr]
         listener.start()
-        session = Session(address, client, said)
+
+        def last_words() -> str:
+            listener.join(10)  # the client has ended: what it said may still be on its way here
+            return b"".join(said).decode("utf-8", "replace")
+
+        session = Session(address, client, last_words)
         if change:
             session.ask("open", data=source)
         yield session

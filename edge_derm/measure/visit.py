@@ -40,6 +40,12 @@ _INSTALLS = {
     "tflite_runtime": "tflite-runtime",
     "cv2": "opencv-python-headless",
 }
+# What Python says of a package made for another processor or another Python.
+_UNLOADABLE = re.compile(
+    r"^(?:ImportError|ModuleNotFoundError|Original error was): \S.*|"
+    r"^.*(?:cannot open shared object file|wrong ELF class|invalid ELF header).*",
+    re.MULTILINE,
+)
 _START = "exec {python} -c 'import base64, zlib; exec(zlib.decompress(base64.b64decode(\"{source}\")))'"
 _UNREACHABLE = (
     "Connection timed out|No route to host|Connection refused|Could not resolve|Network is unreachable|"
@@ -50,8 +56,8 @@ _REASONS = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "ssh-host-key-changed",
-        "expected the host key this machine knows, got another: if the board was set up anew, run 'ssh-keygen -R {known_as}' "
-        "and connect once by hand; if not, someone may stand in between",
+        "expected the host key this machine knows, got another: if the board was set up anew, run: ssh-keygen -R {known_as}; then "
+        "connect once by hand; if not, someone may stand in between",
     ),
     (
         "Host key verification failed",
@@ -99,8 +105,8 @@ def visit(
 
     Raises:
         TargetError: ``ssh-unreachable``, ``ssh-host-key-unknown``, ``ssh-host-key-changed``, ``ssh-key``, ``ssh-lost``,
-            ``ssh-failed``; ``board-no-python``, ``board-python``, ``board-machine``, ``board-package``, ``board-space``,
-            ``board-killed``, ``board-failed``; an error of this package raised there, as itself.
+            ``ssh-failed``; ``board-no-python``, ``board-python``, ``board-machine``, ``board-package``, ``board-package-broken``,
+            ``board-space``, ``board-killed``, ``board-failed``; an error of this package raised there, as itself.
     """
     order = {
         "python": PYTHON,
@@ -205,6 +211,14 @@ def _result(address: Address, answer: dict[str, Any]) -> str:
     raised = re.search(r"^edge-derm-error: (\w+) (\S+) (.*)$", answer["err"], re.MULTILINE)
     if raised and isinstance(getattr(errors, raised[1], None), type):
         raise getattr(errors, raised[1])(f"{address}: {raised[3]}", code=raised[2])
+    unloadable = _UNLOADABLE.search(answer["err"])
+    if unloadable:
+        raise TargetError(
+            f"{address}: expected packages that load on the board, got one that does not ({unloadable[0].strip()[:300]}): "
+            "is it for its processor and its Python? Install it again there, "
+            f"or name another Python: {PYTHON_VARIABLE}=…/bin/python",
+            code="board-package-broken",
+        )
     ending = process.failure(str(address), answer["status"], answer["err"])
     raise TargetError(str(ending), code=ending.code.replace("process-", "board-"))
 
