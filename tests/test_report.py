@@ -125,6 +125,15 @@ def test_figures_without_a_value_say_why():
     assert markup.interval({"value": None, "reason": "one class"}) == "one class"
     assert markup.interval(None) == "–"
     assert markup.interval({"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}, 2).startswith("0.50")
+    below = markup.interval({"value": -0.001, "low": -0.15, "high": 0.02, "n": 4}, 2)
+    assert below.startswith("0.00") and "(−0.15 to 0.02)" in below
+
+
+def test_one_point_is_drawn_and_the_ninth_line_is_not_the_first_again():
+    assert '<circle class="dot c0"' in charts.lines({"a": ([1], [2])}, title="t", x_label="x", y_label="y")
+    many = {str(number): ([0, 1], [number, 0]) for number in range(9)}
+    drawn = charts.lines(many, title="t", x_label="x", y_label="y")
+    assert len({drawn.count(f'"line c{k}"') for k in range(8)}) == 1 and '"line c0 again"' in drawn
 
 
 def test_a_profile_and_a_soak_are_shown():

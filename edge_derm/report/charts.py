@@ -10,8 +10,9 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
-WIDTH, HEIGHT = 560, 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40
+WIDTH, HEIGHT = 460, 250
+LEFT, RIGHT, TOP, BOTTOM = 60, 14, 12, 44
+COLOURS = 8  # of the style sheet; lines past them are dashed
 
 
 def lines(
@@ -38,16 +39,17 @@ def lines(
     if diagonal:
         parts.append(frame.path([0, 1], [0, 1], "guide"))
     for number, (x, y) in enumerate(series.values()):
-        parts.append(frame.path(x, y, f"line c{number % 6}"))
-        if points:
+        dashed = " again" if number >= COLOURS else ""
+        parts.append(frame.path(x, y, f"line c{number % COLOURS}{dashed}"))
+        if points or len(x) == 1:
             parts += [
-                f'<circle class="dot c{number % 6}" cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="3.5"/>'
+                f'<circle class="dot c{number % COLOURS}" cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="3.5"/>'
                 for a, b in zip(x, y)
             ]
     named = list(series)
     for number, (name, (left, up)) in enumerate((spots or {}).items(), 1):
         named.append(f"{number}: {name}")
-        place = (len(series) + number - 1) % 6
+        place = (len(series) + number - 1) % COLOURS
         parts.append(
             f'<circle class="dot c{place}" cx="{frame.x(left):.1f}" cy="{frame.y(up):.1f}" r="5"/>'
             f'<text class="tick" x="{frame.x(left) + 7:.1f}" y="{frame.y(up) + 4:.1f}">{number}</text>'
@@ -74,7 +76,7 @@ def scatter(
         parts.append(frame.path([a for a, _ in front], [b for _, b in front], "guide"))
     for number, (xs, ys) in enumerate(series.values()):
         parts += [
-            f'<circle class="dot c{number % 6}" cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="3.5"/>'
+            f'<circle class="dot c{number % COLOURS}" cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="3.5"/>'
             for a, b in zip(xs, ys)
         ]
     return _svg(title, "".join(parts)) + legend(list(series))
@@ -106,7 +108,7 @@ def legend(names: Sequence[str]) -> str:
     """Names with their colours."""
     if len(names) < 2:
         return ""
-    items = "".join(f'<span><i class="c{i % 6}"></i>{escape(name)}</span>' for i, name in enumerate(names))
+    items = "".join(f'<span><i class="c{i % COLOURS}"></i>{escape(name)}</span>' for i, name in enumerate(names))
     return f'<p class="legend">{items}</p>'
 
 
@@ -144,7 +146,7 @@ class Frame:
         middle = (TOP + HEIGHT - BOTTOM) / 2
         parts.append(
             f'<text class="label" text-anchor="middle" x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>'
-            f'<text class="label" text-anchor="middle" transform="translate(13 {middle}) rotate(-90)">'
+            f'<text class="label" text-anchor="middle" transform="translate(14 {middle}) rotate(-90)">'
             f"{escape(y_label)}</text>"
         )
         return "".join(parts)

@@ -16,11 +16,18 @@ def text(value: Any) -> str:
 
 
 def interval(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """``0.812 (0.790–0.834)``, or why there is none."""
+    """``0.812 (0.790–0.834)``, ``−0.09 (−0.15 to 0.03)``, or why there is none."""
     if not figure or figure.get("value") is None:
         return escape((figure or {}).get("reason") or "–")
-    value, low, high = (f"{figure[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} <span class='soft'>({low}–{high})</span>"
+    value, low, high = (signed(figure[key], digits) for key in ("value", "low", "high"))
+    between = " to " if "−" in low + high else "–"
+    return f"{value} <span class='soft'>({low}{between}{high})</span>"
+
+
+def signed(number: float, digits: int) -> str:
+    """Rounded, with a minus sign that a dash is not taken for; never −0."""
+    rounded = f"{number:.{digits}f}"
+    return rounded.replace("-", "−") if float(rounded) else rounded.lstrip("-")
 
 
 def tiles(values: Mapping[str, str]) -> str:

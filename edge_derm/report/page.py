@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from edge_derm import __version__, files
-from edge_derm.report import sections
+from edge_derm.report import samples, sections
 
 LIMITS = """<section><h2>Limits</h2>
 <p><b>Not a medical device.</b> Nothing on this page is fit to decide about a patient.</p>
@@ -22,7 +22,7 @@ def render(records: Sequence[Mapping[str, Any]], out: Path) -> None:
     predicted = [record for record in records if record.get("record") == "predict"]
     parts = [_section(record) for record in records if record.get("record") != "predict"]
     if predicted:
-        parts.append(sections.predictions(predicted))
+        parts.append(samples.predictions(predicted))
     style = resources("edge_derm.report").joinpath("style.css").read_text(encoding="utf-8")
     files.write_text(
         out,

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
-from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
 from edge_derm.report import audits, charts, measuring, plane, smaller, sweeps, trust
 from edge_derm.report.markup import facts, interval, pair, section, table, text, tiles
 
 Record = Mapping[str, Any]
-PICTURE_LIMIT = 4_000_000  # bytes; a larger picture is named, not shown
-MEDIA = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".bmp": "bmp"}
 
 
 def training(record: Record) -> str:
@@ -310,36 +306,6 @@ def latency(record: Record) -> str:
         measuring.soak(record.get("soak")),
         measuring.profile(record.get("profile")),
     )
-
-
-def predictions(records: Sequence[Record]) -> str:
-    """Sample pictures with what the model says."""
-    figures = []
-    for record in records:
-        ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])[:3]
-        bars = "".join(
-            f'<div>{escape(name)} {value:.2f}<div class="meter"><i style="width:{100 * value:.0f}%"></i></div></div>'
-            for name, value in ranked
-        )
-        state = " · <b>abstained</b>: not sure enough to answer" if record.get("abstained") else ""
-        plausible = record.get("prediction_set")
-        if plausible is not None:
-            state += f"<br>plausible: {escape(', '.join(plausible)) or 'none of its classes'}"
-        figures.append(
-            f"<figure>{picture(Path(record['image']))}<figcaption><b>{escape(record['label'])}</b>{state}<br>"
-            f"{escape(Path(record['image']).name)}{bars}</figcaption></figure>"
-        )
-    explained = trust.ABSTAINED if any(record.get("abstained") is not None for record in records) else ""
-    return section("Sample predictions", explained, f'<div class="pictures">{"".join(figures)}</div>')
-
-
-def picture(path: Path) -> str:
-    """An image inside the page, or its name where it is gone or too large."""
-    media = MEDIA.get(path.suffix.lower())
-    if media is None or not path.is_file() or path.stat().st_size > PICTURE_LIMIT:
-        return f'<p class="soft">{escape(path.name)} (not shown)</p>'
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="{escape(path.name, quote=True)}" src="data:image/{media};base64,{data}">'
 
 
 def unknown(record: Record) -> str:

@@ -41,7 +41,11 @@ def roundings(rows: Sequence[Record]) -> str:
     if not rows:
         return ""
     worst = sorted(rows, key=lambda row: -row["margin_change"])[:MOST]
-    return table(
+    read = (
+        '<p class="soft">Each row rounds one kernel or one activation to 8 bits, to nearest, and leaves all else in float. Change '
+        "of the margin: how far the lead of the first class over the second moves, in logits, on average.</p>"
+    )
+    return read + table(
         f"What each rounding costs alone: the {len(worst)} worst of {len(rows)}",
         ["layer", "rounded", "decided as in float", "change of the margin"],
         [

@@ -314,7 +314,7 @@ def card(record: Record) -> str:
         {
             "variant": manifest["variant"],
             "recipe": manifest["recipe"],
-            "trained with": source["command"] and "the run this bundle was exported from",
+            "made by": source["command"],
             "data digest": (source["data_digest"] or "unknown")[:16],
             "split": source["split"] and source["split"].get("fractions"),
             "seed": source["seed"],
