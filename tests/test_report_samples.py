@@ -48,10 +48,18 @@ def test_a_flat_mask_is_called_so_and_none_is_not_spoken_of(predicted, tmp_path)
 
 
 def test_abstained_foreign_and_a_name_that_is_not_the_most_probable_are_explained(predicted, tmp_path):
-    words = ("not sure enough to answer", "gave no answer", "unlike what it knows", "every class counts alike")
+    words = (
+        "not sure enough to answer",
+        "gave no answer",
+        "unlike what it knows",
+        "every class counts alike",
+    )
     text = rendered(tmp_path, predicted)[0]
     assert all(word in text for word in words)
-    assert text.index("script&gt; 0.30") < text.index("nv 0.60") < text.index("bkl 0.08") and "df 0.02" not in text
+    assert (
+        text.index("script&gt; 0.30") < text.index("nv 0.60") < text.index("bkl 0.08")
+        and "df 0.02" not in text
+    )
     sure = {**predicted, "label": "nv", "abstained": None, "foreign": None, "prediction_set": None}
     text = rendered(tmp_path, sure)[0]
     assert not any(word in text for word in words)

@@ -108,7 +108,9 @@ def legend(names: Sequence[str]) -> str:
     """Names with their colours."""
     if len(names) < 2:
         return ""
-    items = "".join(f'<span><i class="c{i % COLOURS}"></i>{escape(name)}</span>' for i, name in enumerate(names))
+    items = "".join(
+        f'<span><i class="c{i % COLOURS}"></i>{escape(name)}</span>' for i, name in enumerate(names)
+    )
     return f'<p class="legend">{items}</p>'
 
 
