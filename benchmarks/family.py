@@ -75,7 +75,8 @@ def exports(
     if missing:
         model, calibration = make()
     for recipe in missing:
-        data = export.export(model, recipe=recipe, calibration=calibration).model
+        ranges = about.get("ranges")  # of a run trained with int8 simulated
+        data = export.export(model, recipe=recipe, calibration=calibration, ranges=ranges).model
         files.write_bytes(paths[recipe], embed_metadata(data, labels=tuple(about["classes"])))
         click.echo(f"exported {paths[recipe].name}", err=True)
     return [row_of(paths[recipe], about, recipe) for recipe in recipes]
@@ -121,24 +122,30 @@ def judge(rows: list[dict[str, Any]], chosen: Any, labels: Sequence[str]) -> Non
 
 
 def trained(paths: Sequence[Path], data: str, recipes: Sequence[str], folder: Path) -> list[dict[str, Any]]:
-    """Rows of trained runs, judged on what they were not trained on."""
+    """Rows of trained runs, calibrated on their training images and judged on what they were not trained on."""
     from edge_derm.modeling import runs
     from edge_derm.selection import select
 
     rows: list[dict[str, Any]] = []
     for number, path in enumerate(paths):
         model, record = runs.load(path)
+        if not record:
+            raise click.UsageError(f"--run {path}: expected the folder of a trained run, got a bare model")
         origin = Provenance(data_digest=record["data"]["digest"], split=record["data"]["split"])
         chosen = select(data, part="auto", provenance=origin, labels=record["classes"])
-        part = "all" if chosen.part == "all" else "train"
-        images = select(data, part=part, provenance=origin, dataset=chosen.dataset).sample(512, seed=0)
-        calibration = images.pixels(record["size_px"])
         own = folder / str(number)
         own.mkdir()
-        found = exports(own, record, recipes, lambda: (model, calibration))
+        found = exports(own, record, recipes, partial(with_calibration, model, path, record))
         judge(found, chosen, record["classes"])
-        rows += found
+        rows += [{**row, "run": path.name} for row in found]
     return rows
+
+
+def with_calibration(model: Any, path: Path, record: dict[str, Any]) -> tuple[Any, np.ndarray]:
+    """The model and images it was trained on."""
+    found = making.calibration_images(path, record, None, record["size_px"], needed=True, seed=0)
+    assert found is not None
+    return model, found
 
 
 def time_all(rows: list[dict[str, Any]], *, rounds: int) -> None:
@@ -227,7 +234,8 @@ def mark_front(rows: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def name_of(row: dict[str, Any]) -> str:
-    return f"{row['variant']} α={row['alpha']:g} {row['size_px']} px {row['recipe']}"
+    run = f"{row['run']}: " if "run" in row else ""
+    return f"{run}{row['variant']} α={row['alpha']:g} {row['size_px']} px {row['recipe']}"
 
 
 def line(row: dict[str, Any]) -> str:

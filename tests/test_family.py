@@ -5,9 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edge_derm import making
 from edge_derm.report import measuring
+from edge_derm.runtime import Classifier
+from edge_derm.selection import select
 from scripts_of import benchmark
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +63,22 @@ def test_what_was_counted_before_is_read_from_beside_the_model(family, tmp_path)
     family.count(rows, wanted=False)
     assert (rows[0]["instructions_cortex_m7"], rows[0]["instructions_cortex_m7_reason"]) == (7, None)
     assert rows[0]["instructions_arm64"] is None and "--instructions" in rows[0]["instructions_arm64_reason"]
+
+
+@pytest.mark.slow
+def test_a_trained_run_is_judged_as_the_bundle_that_export_makes_of_it(family, tmp_path):
+    """On its own data (what it was not trained on) and on other data, whose pictures no calibration sees."""
+    making.train("synthetic:80", tmp_path / "run", size_px=32, epochs=1)
+    making.export(tmp_path / "run", tmp_path / "b.bundle")
+    shipped = Classifier.open(tmp_path / "b.bundle")
+    for data, part in (("synthetic:80", "auto"), ("synthetic:24", "all")):
+        (tmp_path / data).mkdir()
+        (row,) = family.trained([tmp_path / "run"], data, ["int8"], tmp_path / data)
+        assert row["model"] == (tmp_path / "b.bundle/model.tflite").read_bytes()
+        chosen = select(data, part=part, provenance=shipped.manifest.provenance)
+        named = shipped.predict(chosen.pixels(32)).argmax(axis=1)
+        assert row["accuracy"]["value"] == np.mean(named == chosen.targets(shipped.labels))
+        assert len(named) < 80 and row["accuracy"]["n"] == len(named)
 
 
 @pytest.mark.slow
