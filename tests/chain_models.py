@@ -44,3 +44,9 @@ def build(pixels: np.ndarray, *, attention: bool = False) -> keras.Model:
 def uniform(rng: np.random.Generator) -> keras.initializers.Initializer:
     """Draws that differ from layer to layer."""
     return keras.initializers.RandomUniform(0.5, 1.5, seed=int(rng.integers(1000)))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """[N, C]."""
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)

@@ -112,3 +112,39 @@ def tree() -> Path:
             pytest.skip(str(error))
         raise
     return arm64.folder()
+
+
+@pytest.fixture(scope="session")
+def chain_pixels() -> np.ndarray:
+    """uint8 [64, 48, 48, 3]: what the network of ``chain_models`` has its statistics from."""
+    from edge_derm.data import open_dataset
+
+    return open_dataset("synthetic:64").images(48)
+
+
+@pytest.fixture(scope="session")
+def chain_model(chain_pixels: np.ndarray) -> Any:
+    """The Keras network of ``chain_models``; no test changes it."""
+    import chain_models
+
+    return chain_models.build(chain_pixels)
+
+
+@pytest.fixture(scope="session")
+def chain(chain_model: Any) -> Any:
+    """``chain_model``, folded."""
+    from edge_derm.modeling.compression import chain as chains
+
+    return chains.fold(chain_model)
+
+
+@pytest.fixture(scope="module")
+def hashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Starts a device whose output is a hash of its input; flags of the compiler may be given."""
+    import hashing_device
+    from firmware_bridge import board
+
+    if board.missing_tools(board.find_board("host")):
+        pytest.skip("no C compiler on this machine")
+    with hashing_device.starting(tmp_path_factory.mktemp) as start:
+        yield start

@@ -21,7 +21,7 @@ from firmware_bridge.graph import BridgeError, LinkError
 from firmware_bridge.inputs import make_lcg, read_input
 from firmware_bridge.link import TensorInfo
 from firmware_bridge.loopback import DEMO
-from test_link_device import HASHING, emulated, expected
+from hashing_device import HASHING, emulated, expected
 
 INT8 = TensorInfo("int8", (1, 16, 16, 3), 1 / 128, 0)
 
