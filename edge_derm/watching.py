@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from .bundle import open_bundle, update_bundle
+from .calibrating import calibration_images
 from .camera import looks, watch
 from .camera.quality import assess
 from .errors import DataError
-from .judging import calibration_images
 from .runtime import Classifier
 from .runtime.classifier import decide_by
 from .trust import drift as testing

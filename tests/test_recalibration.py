@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from edge_derm.bundle import open_bundle, update_bundle
 from edge_derm.bundle.signing import keygen, sign, verify_signature
-from edge_derm.cli.judge import calibrate
+from edge_derm.cli.calibrate import calibrate
 
 DATA = "synthetic:48"
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edge_derm import judging, making
 from edge_derm.bundle import Calibration, Dropout, open_bundle, update_bundle
+from edge_derm.calibrating import calibrate
 from edge_derm.errors import BundleError
 from edge_derm.runtime import Classifier, decision
 from edge_derm.trust import calibrating, calibration, fitting, scaling
@@ -286,6 +287,6 @@ def test_calibration_never_looks_like_a_difference_between_float_and_deployed(
     update_bundle(open_bundle(tiny_bundle), calibration=Calibration(shift=(4.0, 0.0, 0.0, -4.0)))
     after, _ = judging.verify(tiny_bundle, data=str(tmp_path / "images"), against=parent)
     assert after["agreement"]["xnnpack"] >= before["agreement"]["xnnpack"] - 0.1
-    record = judging.calibrate(tiny_bundle, data=str(tmp_path / "images"), score="raps", by_class=True)
+    record = calibrate(tiny_bundle, data=str(tmp_path / "images"), score="raps", by_class=True)
     json.dumps(record)
     assert len(record["class_quantiles"]) == 4 and record["class_coverage"]["mel"]["n"] == 6

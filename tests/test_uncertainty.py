@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_derm import doubting, judging, using
+from edge_derm import calibrating, doubting, using
 from edge_derm.bundle import Dropout, open_bundle, update_bundle
 from edge_derm.errors import BundleError, DataError
 from edge_derm.runtime import Classifier, known
@@ -220,7 +220,7 @@ def test_predict_calls_an_image_foreign_that_is_far_from_all_it_was_calibrated_o
     own = sorted((tmp_path / "own").rglob("*.png"))
     before = using.predict(tiny_bundle, [tmp_path / "board.png"])[0]
     assert before["foreign"] is None and before["distance"] is None
-    record = judging.calibrate(tiny_bundle, data=str(tmp_path / "own"), strange=0.05)
+    record = calibrating.calibrate(tiny_bundle, data=str(tmp_path / "own"), strange=0.05)
     assert record["foreign"]["known_images"] == 40
     told = using.predict(tiny_bundle, [tmp_path / "board.png", *own])
     assert told[0]["foreign"] and told[0]["distance"] > record["foreign"]["threshold"]

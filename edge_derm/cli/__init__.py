@@ -28,7 +28,10 @@ COMMANDS = {
     "predict": ("look", "Classify images."),
     "verify": ("judge", "Does the deployed file decide like its float parent?"),
     "evaluate": ("judge", "Metrics with 95 % intervals on labelled images."),
-    "calibrate": ("judge", "Honest probabilities, prediction sets and when to abstain, into the manifest."),
+    "calibrate": (
+        "calibrate",
+        "Honest probabilities, prediction sets and when to abstain, into the manifest.",
+    ),
     "uncertainty": ("uncertainty", "Which measure finds wrong answers and foreign images."),
     "sweep": ("sweep", "A grid of variants, widths, sizes, recipes and seeds, here or on a Dask cluster."),
     "audit": ("audit", "Universal adversarial perturbations, on the float model and on the deployed file."),

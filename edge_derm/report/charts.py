@@ -6,7 +6,7 @@ Colours come from the page's style sheet; every chart carries a text alternative
 from __future__ import annotations
 
 from html import escape
-from typing import Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -55,6 +55,11 @@ def lines(
             f'<text class="tick" x="{frame.x(left) + 7:.1f}" y="{frame.y(up) + 4:.1f}">{number}</text>'
         )
     return _svg(title, "".join(parts)) + legend(named)
+
+
+def shares(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], **more: Any) -> str:
+    """``lines`` of one share against another, with the diagonal; nothing without a series."""
+    return lines(series, x_range=(0, 1), y_range=(0, 1), diagonal=True, **more) if series else ""
 
 
 def scatter(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any, Callable, Mapping, Sequence
 
-from edge_derm.report import audits, charts, measuring, plane, smaller, sweeps, trust
+from edge_derm.report import audits, charts, evaluation, measuring, plane, smaller, sweeps, trust
+from edge_derm.report.card import card
 from edge_derm.report.markup import facts, interval, pair, section, table, text, tiles
 
 Record = Mapping[str, Any]
@@ -97,7 +98,7 @@ def model(record: Record) -> str:
         f"<li>{escape(str(w['message'] if isinstance(w, Mapping) else w))}</li>" for w in record["warnings"]
     )
     notes = f"<h3>Warnings</h3><ul>{warned}</ul>" if warned else '<p class="soft">No warnings.</p>'
-    return trust.card(record) + section(
+    return card(record) + section(
         f"Deployed file: {record.get('recipe') or record.get('arithmetic', '')}",
         top,
         pair(operators, edges + notes),
@@ -139,111 +140,29 @@ def parity(record: Record) -> str:
         top,
         table("With 95 % intervals", ["", "share"], rows),
         note,
-        trust.twice(record),
+        twice(record),
     )
 
 
-def evaluation(record: Record) -> str:
-    """Metrics, confusion, ROC, reliability."""
-    names = {
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced accuracy",
-        "ece": "calibration error",
-        "brier": "Brier score",
-    }
-    promised = {"coverage": "sets hold the truth", "answered": "images answered", "risk": "of these wrong"}
-    names |= {key: title for key, title in promised.items() if record.get(key)}
-    top = tiles({title: interval(record[key]) for key, title in names.items()})
-    classes = table(
-        "By class, against the rest",
-        ["class", "n", "sensitivity", "specificity", "PPV", "AUROC"],
-        [
-            (
-                text(label),
-                text(row["n"]),
-                interval(row["sensitivity"], 2),
-                interval(row["specificity"], 2),
-                interval(row["ppv"], 2),
-                interval(record["auroc"][label]),
-            )
-            for label, row in record["per_class"].items()
-        ],
-    )
-    areas = {
-        label: (curve["false_positive_rate"], curve["sensitivity"])
-        for label, curve in record["roc"].items()
-        if curve["sensitivity"]
-    }
-    roc = (
-        charts.lines(
-            areas,
-            title="ROC curves by class",
-            x_label="1 − specificity",
-            y_label="sensitivity",
-            x_range=(0, 1),
-            y_range=(0, 1),
-            diagonal=True,
+def twice(record: Record) -> str:
+    """Every metric of the float parent and of the deployed file."""
+    rows = record.get("metrics")
+    if not rows:
+        return ""
+    body = [
+        (
+            text(name.replace("_", " ")),
+            interval(r["float"]),
+            interval(r["deployed"]),
+            interval(r["difference"], 4),
         )
-        if areas
-        else ""
-    )
-    bins = record["reliability"]
-    reliability = (
-        charts.lines(
-            {"": ([b["confidence"] for b in bins], [b["accuracy"] for b in bins])},
-            title="Reliability: accuracy by confidence",
-            x_label="stated confidence",
-            y_label="accuracy",
-            x_range=(0, 1),
-            y_range=(0, 1),
-            diagonal=True,
-            points=True,
-        )
-        if bins
-        else ""
-    )
-    note = f'<p class="soft">{text(record["images"])} images ({escape(str(record["part"]))}); 95 % intervals in brackets.</p>'
-    return section(
-        "How good is it?",
-        top,
-        note,
-        classes,
-        pair(confusion(record), roc),
-        pair(reliability),
-        trust.task(record),
-        _groups(record),
-        trust.shift(record),
-    )
-
-
-def confusion(record: Record) -> str:
-    """Rows are the truth; shade is the share of the row."""
-    labels: Sequence[str] = record["labels"]
-    head = "".join(f'<th scope="col">{escape(label)}</th>' for label in labels)
-    body = ""
-    for label, row in zip(labels, record["confusion"]):
-        total = sum(row) or 1
-        cells = "".join(
-            f'<td style="background: color-mix(in srgb, var(--accent) {round(70 * n / total)}%, transparent)">{n}</td>'
-            for n in row
-        )
-        body += f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>'
-    return (
-        f'<div class="scroll"><table class="confusion"><caption>Confusion matrix: rows are the truth, columns the decision'
-        f"</caption><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _groups(record: Record) -> str:
-    tables = [
-        table(
-            f"Accuracy by {key}",
-            [key, "n", "accuracy"],
-            [(text(name), text(value["n"]), interval(value)) for name, value in rows.items()],
-        )
-        for key, rows in (record.get("subgroups") or {}).items()
+        for name, r in rows.items()
     ]
-    return "<h3>Subgroups</h3>" + pair(*tables) if tables else ""
+    return (
+        "<details><summary>Every metric, float and deployed, with the paired interval of the difference</summary>"
+        + table("Deployed − float, XNNPACK kernels", ["metric", "float", "deployed", "difference"], body)
+        + "</details>"
+    )
 
 
 def latency(record: Record) -> str:
@@ -323,7 +242,7 @@ SECTIONS: Mapping[str, Callable[[Record], str]] = {
     "inspect": model,
     "adopt": model,
     "verify": parity,
-    "evaluate": evaluation,
+    "evaluate": evaluation.evaluation,
     "bench": latency,
     "family": measuring.family,
     "audit": audits.audit,
