@@ -308,6 +308,7 @@ def test_a_person_sees_video_a_label_an_abstention_and_a_clean_reconnect(
         _wait(lambda: browser.find_element("id", "link").text == "live", "the reconnect")
         _wait(lambda: kind() == "rejected", "an abstention on a blurred source")
         assert browser.find_element("id", "verdict").text == "abstained: too blurred: hold still and focus"
+        assert "earlier picture" in browser.find_element("id", "detail").text
         again = _wait(pixels, "a picture after the reconnect")
         _wait(lambda: pixels() != again, "the video moving after the reconnect")
         browser.find_element("tag name", "body").send_keys("f")

@@ -52,6 +52,7 @@ function show(state) {
   const answered = state.status === "answered";
   setText($("detail"), kind === "abstained" ? "Take the picture again, or ask a person."
     : kind === "unsteady" ? "Frames of this view got different answers: keep still."
+    : !answered && $("bars").children.length ? "Below is the last answer, to an earlier picture."
     : kind === "named" && state.abstained === null ? "This bundle is not calibrated: it always names a class. Run edge-derm calibrate." : "");
   $("answer").style.opacity = answered ? 1 : 0.45;
   if (answered) {
