@@ -37,7 +37,7 @@ def main():
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            answer = no_space(order["bytes"])
+            answer = no_space(order["bytes"], os.strerror(error.errno))
     clean()
     say(answer)
 
@@ -141,14 +141,15 @@ def sweep():
             shutil.rmtree(os.path.join(tempfile.gettempdir(), name), ignore_errors=True)
 
 
-def no_space(wanted):
-    """The answer of a full board."""
+def no_space(wanted, reason=None):
+    """The answer of a full board; ``reason``: of the write that failed."""
     where = tempfile.gettempdir()
     return {
         "error": "board-space",
         "got": shutil.disk_usage(where).free,
         "needed": 2 * wanted,
         "where": where,
+        "reason": reason,
     }
 
 

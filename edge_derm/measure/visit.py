@@ -238,4 +238,9 @@ def _lack(answer: dict[str, Any]) -> str:
             f"expected {names} on the board, found none: run there '{answer['python']} -m pip install {names}' "
             f"(or name the Python of a virtual environment there: {PYTHON_VARIABLE}=…/bin/python)"
         )
+    if answer["reason"] and answer["got"] >= answer["needed"]:  # a quota or a limit of the user's
+        return (
+            f"expected room for {answer['needed']:,} bytes in {answer['where']} on the board, but writing there failed "
+            f"({answer['reason']}): make room there, or lift the limit"
+        )
     return f"expected {answer['needed']:,} free bytes in {answer['where']} on the board, got {answer['got']:,}: make room there"
