@@ -34,6 +34,22 @@ def equal(first, second):
     return all(np.array_equal(a, b) for a, b in zip(first, second))
 
 
+def test_a_run_is_the_same_wherever_its_starting_weights_lie(data, tmp_path):
+    dataset, parts = data
+    for place, content in (("here", b"weights"), ("there", b"weights"), ("other", b"others")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "w.h5").write_bytes(content)
+
+    def identity(place):
+        config = replace(QUICK, weights=str(tmp_path / place / "w.h5"))
+        return training._identity(dataset, parts, config)
+
+    assert identity("here") == identity("there") != identity("other")
+    with pytest.raises(ModelError) as caught:
+        identity("nowhere")
+    assert caught.value.code == "weights-missing"
+
+
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
     dataset, parts = data

@@ -21,7 +21,7 @@ from edge_derm.errors import ModelError
 from edge_derm.modeling import fusing
 from edge_derm.modeling.compression import quantise
 from edge_derm.modeling.inspection import check_product
-from edge_derm.modeling.interface import input_size, with_probabilities
+from edge_derm.modeling.interface import input_size, need_tensorflow, with_probabilities
 from edge_derm.quiet import quiet_native
 from firmware_bridge.summary import Summary
 
@@ -81,8 +81,9 @@ def export(
 
     Raises:
         ModelError: ``recipe-unknown``, ``recipe-io``, ``recipe-rounding``, ``recipe-sensitivity``, ``chain-structure``,
-            ``calibration-missing``, ``keras-interface``, ``keras-output``, ``conversion-failed``, and what ``check_product`` finds.
+            ``calibration-missing``, ``keras-interface``, ``keras-output``, ``conversion-failed``, ``backend-tensorflow``, and what ``check_product`` finds.
     """
+    need_tensorflow("export")
     io = check_choice(recipe, io)
     size_px = input_size(model)
     if recipe in CALIBRATED and (calibration is None or not len(calibration)):

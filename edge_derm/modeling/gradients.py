@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from edge_derm.modeling.interface import input_size, with_probabilities
+from edge_derm.modeling.interface import input_size, need_tensorflow, with_probabilities
 
 BATCH = 64
 
@@ -20,6 +20,7 @@ class Twofold:
     """
 
     def __init__(self, size_px: int, *, logits: bool) -> None:
+        need_tensorflow("gradients of a model")
         self.size_px, self._logits = size_px, logits
         shape = tf.TensorSpec((None, self.size_px, self.size_px, 3), tf.float32)
         self._predict = tf.function(self._forward, input_signature=[shape])

@@ -53,6 +53,20 @@ def with_probabilities(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0]), name=model.name)
 
 
+def need_tensorflow(what: str) -> None:
+    """Refuse what only TensorFlow can do where Keras runs on something else.
+
+    Raises:
+        ModelError: ``backend-tensorflow``.
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ModelError(
+            f"{what}: expected Keras on TensorFlow, got {backend}: unset KERAS_BACKEND",
+            code="backend-tensorflow",
+        )
+
+
 def dropout_of(model: keras.Model) -> tuple[float, int] | None:
     """Rate of the dropout in front of the classifier, and how many blocks dropout reaches back over; None without any."""
     dropped = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout) and layer.rate > 0]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import importlib
 import io
 import json
-import importlib
 import platform
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -31,6 +32,18 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+def digest(weights: Path) -> str:
+    """SHA-256 of a file of weights, or of a run's model.
+
+    Raises:
+        ModelError: ``weights-missing``.
+    """
+    path = weights / MODEL if weights.is_dir() else weights
+    if not path.is_file():
+        raise ModelError(f"{weights}: expected weights, found no such file", code="weights-missing")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def save(folder: Path, model: keras.Model, record: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from edge_derm.modeling.compression import qat, quantise
 from edge_derm.modeling.compression.chain import fold, unfold
 from edge_derm.modeling.compression.reconstruct import quantiser, reconstruct
 from edge_derm.modeling.compression.tuning import Tuning
-from edge_derm.modeling.interface import input_size
+from edge_derm.modeling.interface import input_size, need_tensorflow
 
 
 class Simulation(Tuning):
@@ -25,6 +25,7 @@ class Simulation(Tuning):
     label_weight = 0.0
 
     def __init__(self, *given: Any, parent: keras.Model, seen: np.ndarray, **options: Any) -> None:
+        need_tensorflow("qat")
         levelled, ranges = quantise.level(fold(parent), seen)
         self.parent = parent
         self.chain = reconstruct(levelled, seen[: quantise.ROUNDED_ON], quantiser(ranges))

@@ -121,7 +121,7 @@ def compress(
         parent, run = resized(parent, settings.size_px), {**run, "size_px": settings.size_px}
     config = _config(run, settings)
     teachers = _teachers(parent, run, settings)
-    identity = _identity(parent, dataset, parts, config, settings)
+    identity = _identity(parent, teachers, dataset, parts, config, settings)
     number = CALIBRATED_ON if settings.method == "qat" else JUDGED_ON
     seen = dataset.images(config.size_px, _few(parts.parts["train"], number, settings.seed))
     given: dict[str, Any] = {"teachers": teachers, "settings": settings}
@@ -237,13 +237,22 @@ def _teachers(parent: keras.Model, run: Mapping[str, Any], settings: Settings) -
 
 
 def _identity(
-    parent: keras.Model, dataset: Dataset, parts: Split, config: TrainConfig, settings: Settings
+    parent: keras.Model,
+    teachers: Sequence[keras.Model],
+    dataset: Dataset,
+    parts: Split,
+    config: TrainConfig,
+    settings: Settings,
 ) -> dict[str, Any]:
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(v).tobytes() for v in parent.get_weights()))
+    def digest(model: keras.Model) -> str:
+        return hashlib.sha256(
+            b"".join(np.ascontiguousarray(v).tobytes() for v in model.get_weights())
+        ).hexdigest()
+
     whole = {
         "config": asdict(config),
-        "settings": asdict(settings),
-        "parent": digest.hexdigest(),
+        "settings": {**asdict(settings), "teachers": [digest(model) for model in teachers]},
+        "parent": digest(parent),
         "data": dataset.digest,
         "split": parts.digest,
     }
