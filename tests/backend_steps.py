@@ -1,4 +1,4 @@
-"""Run by ``test_backend`` once under each backend: a few steps of a session from given weights; their losses and what is left of it.
+"""Run by ``test_backend`` under each backend: a few steps of a session from given weights; their losses and what is left of it.
 
 python backend_steps.py START OUT.npz
 """

@@ -81,7 +81,8 @@ def export(
 
     Raises:
         ModelError: ``recipe-unknown``, ``recipe-io``, ``recipe-rounding``, ``recipe-sensitivity``, ``chain-structure``,
-            ``calibration-missing``, ``keras-interface``, ``keras-output``, ``conversion-failed``, ``backend-tensorflow``, and what ``check_product`` finds.
+            ``calibration-missing``, ``keras-interface``, ``keras-output``, ``conversion-failed``,
+            ``backend-tensorflow``, and what ``check_product`` finds.
     """
     need_tensorflow("export")
     io = check_choice(recipe, io)
