@@ -1,7 +1,9 @@
 """The page: whole, self-contained, escaped; charts with text alternatives."""
 
+import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from edge_derm.report import charts, markup, page, sections, smaller
@@ -127,6 +129,13 @@ def test_figures_without_a_value_say_why():
     assert markup.interval({"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}, 2).startswith("0.50")
     below = markup.interval({"value": -0.001, "low": -0.15, "high": 0.02, "n": 4}, 2)
     assert below.startswith("0.00") and "(−0.15 to 0.02)" in below
+
+
+def test_a_few_slow_calls_do_not_flatten_the_histogram():
+    quick = np.random.default_rng(0).uniform(1, 2, 97)
+    drawn = charts.histogram([*quick, 90, 95, 99], title="t", x_label="ms", marks={"p50": 1.5})
+    ticks = [float(tick) for tick in re.findall(r'text-anchor="middle" x="[^"]+" y="[^"]+">([\d.]+)<', drawn)]
+    assert max(ticks) < 5 and drawn.count('class="bar"') > 10
 
 
 def test_one_point_is_drawn_and_the_ninth_line_is_not_the_first_again():

@@ -90,8 +90,12 @@ def scatter(
 def histogram(
     values: Sequence[float], *, title: str, x_label: str, marks: Mapping[str, float], bins: int = 40
 ) -> str:
-    """Counts of ``values``; ``marks`` are named vertical lines. The last hundredth is drawn in the last bin."""
-    shown = np.minimum(np.asarray(values, float), np.percentile(values, 99))
+    """Counts of ``values``; ``marks`` are named vertical lines. The last bin holds what is beyond the picture, too.
+
+    Beyond: the last hundredth, and what lies five times as far from the median as the 95th percentile does.
+    """
+    middle, far, last = np.percentile(values, [50, 95, 99])
+    shown = np.minimum(np.asarray(values, float), min(last, middle + 5 * (far - middle)))
     counts, edges = np.histogram(shown, bins=bins)
     frame = Frame((float(edges[0]), float(edges[-1])), (0.0, float(counts.max())))
     bars = [

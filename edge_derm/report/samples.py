@@ -43,7 +43,7 @@ def predictions(records: Sequence[Record]) -> str:
 
 
 def figure(record: Record) -> str:
-    """One picture, its mask, its name and state, the named class and the two most probable others."""
+    """One picture, its mask, its state; bars of the class it would name and the two most probable others."""
     named, mask = record["label"], record.get("mask")
     ranked = sorted(record["probabilities"].items(), key=lambda item: (item[0] != named, -item[1]))[:3]
     bars = "".join(
@@ -52,16 +52,16 @@ def figure(record: Record) -> str:
     )
     shown = picture(Path(record["image"])) + (picture(Path(mask["file"])) if mask else "")
     return (
-        f"<figure>{shown}<figcaption><b>{escape(named)}</b>{state(record)}<br>"
+        f"<figure>{shown}<figcaption>{state(record)}<br>"
         f"{escape(Path(record['image']).name)}{bars}{looked(mask)}</figcaption></figure>"
     )
 
 
 def state(record: Record) -> str:
-    """Abstained, foreign, and what is plausible."""
-    told = ""
+    """The name, or that it abstained; foreign; what is plausible."""
+    told = f"<b>{escape(record['label'])}</b>"
     if record.get("abstained"):
-        told += ' · <b class="warn">abstained</b>: not sure enough to answer'
+        told = '<b class="warn">abstained</b>: not sure enough to answer'
     if record.get("foreign"):
         told += ' · <b class="warn">foreign</b>: unlike what it knows'
     plausible = record.get("prediction_set")
