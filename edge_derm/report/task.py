@@ -79,5 +79,6 @@ def readers(record: Record) -> str:
     return (
         table("Readers against the model", [*head, "p positives", "p negatives", "p all"], body)
         + f'<p class="soft">p: exact McNemar on paired correctness, in brackets adjusted over all {text(study["tests"])} tests '
-        f"({escape(study['multiplicity'].partition(':')[0])}). Pooled: {escape(study['pooled'])}. Model: {escape(study['model'])}.</p>"
+        f"({escape(study['multiplicity'].partition(':')[0])}). Pooled: {escape(study['pooled'])}. "
+        f"Model: {escape(study['model'])}.</p>"
     )
