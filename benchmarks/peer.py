@@ -4,7 +4,8 @@
 
 Speaks JSON lines. First line: ``{"scores": {STAGE: [...]}, "version": ...}`` or ``{"missing": reason}``. Then for each
 ``{"stage", "warm", "runs"}`` on standard input, ``{"ns": [...]}``. Stages: ``invoke``, from pixels that the model's input tensor
-takes as they are to its scores; ``frame``, from a BGR frame to probabilities.
+takes as they are to its scores; ``frame``, from a BGR frame to probabilities. Some also have ``bare``, the engine's call alone,
+and ``pixels``, the preprocessing of a frame alone.
 """
 
 import json
@@ -64,6 +65,7 @@ def edge_derm(model, frame, size_px, backend="litert"):
     return {
         "invoke": lambda: classifier.predict(pixels)[0],
         "frame": lambda: classifier.predict(preprocess(frame, size_px, order="bgr"))[0],
+        "pixels": lambda: preprocess(frame, size_px, order="bgr"),
     }
 
 

@@ -6,8 +6,9 @@
 has uint8 edges, which every peer that runs int8 accepts. Every peer, ours too, is a process of its own (``peer.py``; MediaPipe and
 tflite-runtime in cached environments of their own, made at need). A round asks each for a few warm calls and ten timed ones, the
 order turning from round to round; one thread each. ``invoke``: from pixels at the model's size to scores. ``frame``: from a
-640×480 BGR frame to probabilities, every peer but MediaPipe on the product's own pixels. Ratios are ours over the peer's: medians
-of a round, the median over rounds, a bootstrap 95 % interval over rounds. Below 1 ours is faster.
+640×480 BGR frame to probabilities, every peer but MediaPipe on the product's own pixels (``pixels``: our preprocessing alone, with
+nothing between its calls). Ratios are ours over the peer's: medians of a round, the median over rounds, a bootstrap 95 % interval
+over rounds. Below 1 ours is faster.
 """
 
 from __future__ import annotations
@@ -203,6 +204,7 @@ def models_of(int8: Path, onnx: Path) -> tuple[dict[str, dict[str, Path]], int, 
     size_px = record["manifest"]["input"]["size_px"]
     about = {key: record["manifest"][key] for key in ("variant", "alpha")}
     about |= {"size_px": size_px, "macs": record["macs"], "int8_bytes": record["size_bytes"]}
+    about["data_digest"] = (record["manifest"]["provenance"] or {}).get("data_digest")  # of what it was trained on
     return (
         {
             "int8": {"bundle": int8, "tflite": int8 / "model.tflite"},
@@ -227,10 +229,11 @@ def text(figures: dict[str, Any]) -> str:
     if figures["missing"]:
         return f"  {figures['peer']:22} not run: {figures['missing']}"
     invoke, frame = figures["invoke_ratio"], figures["frame_ratio"]
+    pixels = f"; preprocessing {figures['pixels_ms']['p50']:.3f} ms" if "pixels_ms" in figures else ""
     return (
         f"  {figures['peer']:22} invoke {figures['invoke_ms']['p50']:.3f} ms, ours/peer {invoke['value']:.3f} ({invoke['low']:.3f}–"
         f"{invoke['high']:.3f}); frame {figures['frame_ms']['p50']:.3f} ms, ours/peer {frame['value']:.3f} ({frame['low']:.3f}–"
-        f"{frame['high']:.3f}); scores apart {figures['invoke_scores_apart']:.2g}"
+        f"{frame['high']:.3f}); scores apart {figures['invoke_scores_apart']:.2g}{pixels}"
     )
 
 
