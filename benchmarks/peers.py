@@ -204,7 +204,9 @@ def models_of(int8: Path, onnx: Path) -> tuple[dict[str, dict[str, Path]], int, 
     size_px = record["manifest"]["input"]["size_px"]
     about = {key: record["manifest"][key] for key in ("variant", "alpha")}
     about |= {"size_px": size_px, "macs": record["macs"], "int8_bytes": record["size_bytes"]}
-    about["data_digest"] = (record["manifest"]["provenance"] or {}).get("data_digest")  # of what it was trained on
+    about["data_digest"] = (record["manifest"]["provenance"] or {}).get(
+        "data_digest"
+    )  # of what it was trained on
     return (
         {
             "int8": {"bundle": int8, "tflite": int8 / "model.tflite"},
