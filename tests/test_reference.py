@@ -5,10 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 pytest.importorskip("keras", reason="Keras is not installed")
 HERE = Path(__file__).parents[1]
+sys.path.insert(0, str(HERE / "benchmarks"))
+
+import reference  # noqa: E402
 
 
 @pytest.mark.slow
@@ -42,3 +47,37 @@ def test_one_command_rebuilds_and_judges_the_reference_models_and_goes_on_where_
     again = run()
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert again["models"] == models
+
+
+def test_the_figures_over_splits_are_students_and_leave_out_a_class_without_images():
+    values = {"balanced_accuracy": [0.70, 0.74, 0.75], "accuracy": [0.8, 0.8, 0.83], "mel": [0.9, 0.92, 0.93]}
+
+    def model(i):
+        aurocs = {"mel": {"value": values["mel"][i]}, "df": {"value": None if i == 1 else 0.9}}
+        figures = {key: {"value": values[key][i]} for key in ("balanced_accuracy", "accuracy")}
+        return {
+            "test": {"int8_xnnpack": {**figures, "auroc": aurocs}},
+            "agreement": {"xnnpack": 0.97 + i / 100},
+        }
+
+    told = reference.over_splits([model(i) for i in range(3)])
+    for name, found in (*((key, told[key]) for key in list(values)[:2]), ("mel", told["auroc"]["mel"])):
+        low, high = stats.t.interval(0.95, 2, np.mean(values[name]), stats.sem(values[name]))
+        assert (found["value"], found["low"], found["high"]) == pytest.approx(
+            (np.mean(values[name]), low, high)
+        )
+    assert list(told["auroc"]) == ["mel"] and told["agreement"]["value"] == pytest.approx(0.98)
+
+
+@pytest.mark.slow
+def test_a_release_is_trained_on_every_lesion(tmp_path):
+    command = [sys.executable, str(HERE / "benchmarks/reference.py"), "--data", "synthetic:60", "--quick"]
+    command += ["--work", str(tmp_path), "--splits", "3", "--hold-out", "0", "--train-only"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "", done.stderr[-2000:]
+    found = {
+        path.parent.relative_to(tmp_path): json.loads(path.read_text()) for path in tmp_path.rglob("run.json")
+    }
+    assert len(found) == 8 and not list(tmp_path.rglob("*.bundle"))
+    for record in found:
+        assert record["seed"] == 3 and set(record["data"]["parts"]) == {"train", "validation"}
