@@ -12,8 +12,8 @@ Record = Mapping[str, Any]
 
 READ_IT = (
     "<p>Across: how much of the picture the model's output keeps, I(X;T). Up: how much that says of the class, I(T;Y), at most "
-    "H(Y). A model that is right further up and less to the right says more with less. Estimates of few images are too high: "
-    "they are shown corrected, with what shuffled labels would have given.</p>"
+    "H(Y). Higher is better; of two as high, the one further left keeps less that has nothing to do with the class. Estimates of "
+    "few images are too high: they are shown corrected, with what shuffled labels would have given.</p>"
 )
 
 
@@ -101,6 +101,7 @@ def paths(points: list[Mapping[str, Any]], names: Mapping[str, str]) -> str:
         x_label="I(X;T), bits",
         y_label="I(T;Y) corrected, bits",
         points=True,
+        spots={f"where {name} began": (xs[0], ys[0]) for name, (xs, ys) in told.items()},
     )
 
 
