@@ -12,6 +12,7 @@ import numpy as np
 from edge_derm.errors import BackendError
 from edge_derm.runtime.backends import TensorSpec
 from edge_derm.quiet import quiet_native
+from edge_derm.runtime.tiles import without_tiles
 
 _MODULES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 _DISTRIBUTIONS = {"litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime"}
@@ -30,7 +31,7 @@ class InterpreterEngine:
         self._model = model
         self._package = package
         try:
-            with quiet_native():
+            with quiet_native(), without_tiles(model):
                 self._interpreter = _open(module, model, kernels, threads, batch)
         except (ValueError, RuntimeError, MemoryError) as error:
             advice = f" (it may take one image at a time: try batch=1, not {batch})" if batch > 1 else ""
