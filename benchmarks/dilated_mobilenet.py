@@ -64,7 +64,7 @@ def run_cell(spec: str, arm: str, seed: int, folder: Path, **choices: Any) -> di
     started, cpu = time.monotonic(), time.process_time()
     run = train_cell(spec, arm, seed, folder, **choices)
     if not (folder / "int8.bundle").is_dir():  # a cell that was stopped between export and judgement
-        making.export(folder / "run", folder / "int8.bundle", recipe="int8", seed=seed)
+        making.export(folder / "run", folder / "int8.bundle", data=spec, recipe="int8", seed=seed)
     bundle, file = open_bundle(folder / "int8.bundle"), inspecting.inspect(folder / "int8.bundle")
     labels = bundle.manifest.labels
     chosen = select(spec, part="test", provenance=bundle.manifest.provenance, labels=labels, seed=seed)
@@ -258,6 +258,8 @@ def main(
     choices = {**choices, "hold_out": 0.2}
     told = f"benchmarks/dilated_mobilenet.py --arms {arms} --seeds {seeds}"
     missing = list(plan(list(specs), [int(seed) for seed in seeds.split(",")], listed, work))
+    if train_only and json_file:
+        raise click.UsageError("--json: expected cells to judge, got --train-only, which judges none")
     if train_only:
         for name, seed, arm, folder in missing[:cells]:
             train_cell(specs[name], arm, seed, folder, weights=weights, **choices)

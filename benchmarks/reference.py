@@ -110,7 +110,7 @@ def build(
         if step.parent:
             teachers = tuple(str(folders[teacher]) for teacher in step.teachers)
             making.compress(
-                folders[step.parent], folders[name], method="distill", teachers=teachers, **options
+                folders[step.parent], folders[name], data=spec, method="distill", teachers=teachers, **options
             )
         else:
             start = weights[step.weights]
@@ -118,13 +118,13 @@ def build(
     return folders
 
 
-def bundle_of(work: Path, name: str, run: Path, seed: int) -> Bundle:
+def bundle_of(work: Path, name: str, run: Path, spec: str, seed: int) -> Bundle:
     """The int8 bundle of a run, made anew where it is missing or older than the run."""
     path, stamp = work / f"{name}.bundle", run / runs.RECORD
     if path.is_dir() and path.stat().st_mtime < stamp.stat().st_mtime:
         shutil.rmtree(path)
     if not path.is_dir():
-        making.export(run, path, recipe="int8", seed=seed)
+        making.export(run, path, data=spec, recipe="int8", seed=seed)
     return open_bundle(path)
 
 
@@ -228,6 +228,10 @@ def main(
     json_file: Path | None,
     tiny: bool,
 ) -> None:
+    if json_file is not None and (train_only or not hold_out):
+        raise click.UsageError(
+            "--json: expected models to judge, got --train-only or --hold-out 0, which judge none"
+        )
     plan = {**RUNS, **(LARGE if large_weights else {})}
     plan = {name: quick(step) for name, step in plan.items()} if tiny else plan
     start = {"narrow": weights, "wide": teacher_weights, "large": large_weights}
@@ -237,12 +241,12 @@ def main(
         taken = given if number == 0 else {}
         folders = build(plan, place, data, start, taken, seed=seed, hold_out=hold_out)
         deployed = {name: folders[name] for name, step in plan.items() if step.deployed and not train_only}
-        bundles = {name: bundle_of(place, name, folder, seed) for name, folder in deployed.items()}
+        bundles = {name: bundle_of(place, name, folder, data, seed) for name, folder in deployed.items()}
         if hold_out:
             found[seed] = {name: judge(folders[name], bundle, data, seed) for name, bundle in bundles.items()}
             tell(seed, found[seed])
     if train_only or not hold_out:
-        return
+        return  # nothing is judged
     first, *_ = found.values()
     record = {
         "record": "reference",

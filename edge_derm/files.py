@@ -33,7 +33,8 @@ def replace_file(path: Path) -> Iterator[Path]:
         _sync(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a write that fails does not say where
+        if error.errno is not None:  # else its words are all there is
+            error.filename = error.filename or str(path)  # a write that fails does not say where
         raise
     finally:
         temporary.unlink(missing_ok=True)

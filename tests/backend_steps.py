@@ -34,13 +34,14 @@ def main(start, out):
     made = session(Path(start), dataset, split(dataset, seed=0))
     made.step = stepping.compiled(made)
     made.bank.begin(0)
+    before = {"live_before": made.live.get_weights(), "average_before": made.model.get_weights()}
     made.step.load()
     batches = list(made.batches(0, 1))
     losses = [
         float(np.asarray(made.step(*batches[n % len(batches)], RATE, KEPT, n % 4))) for n in range(STEPS)
     ]
     made.step.store()
-    parts = {"live": made.live.get_weights(), "average": made.model.get_weights()}
+    parts = {**before, "live": made.live.get_weights(), "average": made.model.get_weights()}
     parts["bank"] = [np.asarray(made.bank.values)]
     named = {f"{name}.{i}": value for name, values in parts.items() for i, value in enumerate(values)}
     np.savez(out, losses=losses, iterations=int(made.optimizer.iterations), **named)

@@ -45,20 +45,24 @@ def test_steps_are_the_same_on_both_backends(start, tmp_path):
         out = tmp_path / f"{backend}.npz"
         code, said = on(backend, Path(__file__).with_name("backend_steps.py"), start, out)
         assert code == 0, said[-2000:]
-        found.append(np.load(out))
+        with np.load(out) as stored:
+            found.append(dict(stored))
     ours, theirs = found
-    assert set(ours.files) == set(theirs.files) and ours["iterations"] == theirs["iterations"] == 5
+    assert set(ours) == set(theirs) and ours["iterations"] == theirs["iterations"] == 5
     assert np.allclose(ours["losses"], theirs["losses"], rtol=1e-3) and len(set(ours["losses"])) == 5
-    for name in ours.files:
-        a, b = ours[name], theirs[name]
-        if name.startswith("bank"):  # a sign's gradient near zero falls to either side
-            assert np.isclose(a, b, atol=1e-6).mean() > 0.9 and np.abs(a).max() > 0
+    for name in (name for name in ours if name.startswith(("live.", "average."))):
+        before = name.replace(".", "_before.")
+        a, b = ours[name] - ours[before], theirs[name] - theirs[before]
+        if (
+            a.ndim > 1
+        ):  # kernels: each moved, and the same way; where a gradient is near zero its sign may differ
+            assert np.abs(a).max() > 0 and np.isclose(a, b, atol=2e-6).mean() > 0.9, name
         elif (
-            a.ndim == 1
-        ):  # a variance among them: TensorFlow's operator takes the unbiased one, of 16 values here
+            np.abs(a).max() > 1e-4
+        ):  # statistics; of variances TensorFlow's operator takes the unbiased one, of 16 values here
             assert np.allclose(a, b, rtol=0.1, atol=0.01), name
-        else:
-            assert np.allclose(a, b, atol=2e-4), name
+    moved = [np.isclose(x["bank.0"], 0).mean() < 0.1 for x in found]
+    assert all(moved) and np.isclose(ours["bank.0"], theirs["bank.0"], atol=1e-6).mean() > 0.9
 
 
 def test_a_run_trained_on_jax_is_resumed_and_exported_like_any(tmp_path):

@@ -136,6 +136,8 @@ def missing_package(error: ImportError) -> str:
             f"this command needs TensorFlow and found no package {package!r}: "
             "pip install 'edge-derm[train]' (a board does not need it: train and export elsewhere)"
         )
+    if package in {"jax", "jaxlib"}:
+        return "KERAS_BACKEND=jax needs JAX: pip install 'edge-derm[jax]', or unset KERAS_BACKEND"
     if package == "packaging":
         return "this command needs the package packaging: pip install 'edge-derm[deploy]'"
     if package == "cryptography":

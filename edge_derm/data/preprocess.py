@@ -126,7 +126,7 @@ def _maps(side: int, size_px: int) -> _Maps | None:
 
     None where a position is no whole number of 1/32, the fraction that ``remap`` has; where the square grows, which ``remap``
     does no faster; where the maps would be large. Otherwise its weights, multiples of 1/1024, are exact as those of
-    INTER_LINEAR_EXACT are, and both round halves up: the same bytes in a third less time.
+    INTER_LINEAR_EXACT are, and both round halves up: the same bytes in less time.
     """
     if 16 * side % size_px or side < size_px or 6 * size_px**2 > SCRATCH_BYTES:
         return None

@@ -44,7 +44,7 @@ def profile(model: bytes, *, backend: str = "litert", threads: int = 1, seed: in
         the median over rounds with its bootstrap 95 % interval, a share that of all costs.
 
     Raises:
-        TargetError: ``profile-operators`` (more than 500). ModelError: ``trim-shared`` (the file does not come apart).
+        TargetError: ``profile-operators`` (none or more than 500). ModelError: ``trim-shared`` (the file does not come apart).
         BundleError, BackendError: as ``load_engine``.
     """
     graph = check_model(model)
@@ -53,7 +53,12 @@ def profile(model: bytes, *, backend: str = "litert", threads: int = 1, seed: in
             f"profile: expected 1 to {OPERATORS_MOST} operators, got {len(graph.ops)}",
             code="profile-operators",
         )
-    timed = [op for op in graph.ops if op.index not in graph.constant_ops()]
+    fixed = graph.constant_ops()
+    timed = [op for op in graph.ops if op.index not in fixed]
+    if not timed:
+        raise TargetError(
+            "profile: expected operators that depend on the input, got none", code="profile-operators"
+        )
     models = [cut(model, graph, op.index) for op in timed]
     cuts = [load(each, backend, threads, seed=seed) for _ in range(COPIES) for each in models]
     taken = best_copies(time_in_turn(cuts).reshape(-1, COPIES, len(models)))

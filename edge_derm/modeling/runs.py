@@ -42,7 +42,10 @@ def digest(weights: Path) -> str:
     """
     path = weights / MODEL if weights.is_dir() else weights
     if not path.is_file():
-        raise ModelError(f"{weights}: expected weights, found no such file", code="weights-missing")
+        raise ModelError(
+            f"{weights}: expected a file of weights (.h5, .tflite) or a finished run, found none",
+            code="weights-missing",
+        )
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -160,8 +160,7 @@ def carry_out(
 
 
 def _identity(dataset: Dataset, parts: Split, config: TrainConfig) -> dict[str, Any]:
-    """What makes two runs the same run, wherever its files lie; a choice from before its option existed is not named, so old
-    runs stay resumable."""
+    """What makes two runs the same run, wherever its files lie; a choice from before its option existed is not named."""
     choices = asdict(config)
     if config.weights:
         choices["weights"] = runs.digest(Path(config.weights))

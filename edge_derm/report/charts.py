@@ -95,7 +95,9 @@ def histogram(
     Beyond: the last hundredth, and what lies five times as far from the median as the 95th percentile does.
     """
     middle, far, last = np.percentile(values, [50, 95, 99])
-    shown = np.minimum(np.asarray(values, float), min(last, middle + 5 * (far - middle)))
+    shown = np.minimum(
+        np.asarray(values, float), min(last, middle + 5 * (far - middle)) if far > middle else last
+    )
     counts, edges = np.histogram(shown, bins=bins)
     frame = Frame((float(edges[0]), float(edges[-1])), (0.0, float(counts.max())))
     bars = [

@@ -134,7 +134,7 @@ class Viewer:
         if self._count > DIHEDRAL or not self._together or not len(images):
             looked_at = views(images, self._count, seed=self._seed)
             scores = self._classifier.raw(looked_at.reshape(-1, *images.shape[1:]))
-            return scores.reshape(len(images), self._count, -1).swapaxes(0, 1)
+            return scores.reshape(len(images), self._count, scores.shape[-1]).swapaxes(0, 1)
         rows = [self._classifier.raw_written(partial(_write_views, image)) for image in images]
         return rows[0][:, np.newaxis] if len(rows) == 1 else np.stack(rows, axis=1)
 

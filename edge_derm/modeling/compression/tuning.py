@@ -251,7 +251,10 @@ def _identity(
 
     whole = {
         "config": asdict(config),
-        "settings": {**asdict(settings), "teachers": [digest(model) for model in teachers]},
+        "settings": {
+            **asdict(settings),
+            "teachers": [digest(model) for model in teachers if settings.teachers],
+        },
         "parent": digest(parent),
         "data": dataset.digest,
         "split": parts.digest,
