@@ -7,7 +7,7 @@ measure (dropout in the head, and in the last two blocks), and against 8 views w
 of them run in turn in one process, ten calls at a time. A ratio is of the medians of all calls, with a bootstrap 95 % interval, and
 beside it of the tenth percentiles and of the minima: where other work stops every other call of a few milliseconds, the median of a
 long call measures that, and the median of a short one does not. ``naive_head`` runs the whole file and then the head T times in a
-Python loop.
+Python loop. ``chrt -f 10`` before the command (as root) holds other work back on a machine that is not quiet.
 
 Worth (with ``--data``): ``edge-derm uncertainty`` on those images. The dropout rate is 0.2 where the bundle does not say.
 """

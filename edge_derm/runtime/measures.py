@@ -85,13 +85,13 @@ def _of_one(p: np.ndarray, bins: int) -> tuple[float, ...]:
     """The measures of one image's passes [T, C], in the order of ``NAMES``."""
     count, classes = p.shape
     mean = np.add.reduce(p, axis=0) / count
-    total = max(0.0, -float(np.dot(mean, np.log(np.maximum(mean, _TINY)))))
+    shares = mean.tolist()
+    total = max(0.0, -sum([share * math.log(share) for share in shares if share > 0]))
     spread = gained = 0.0
     if count > 1:
         away = p - mean
         spread = float(np.vdot(away, away)) / (count * classes)
         gained = max(0.0, total + float(np.vdot(p, np.log(np.maximum(p, _TINY)))) / count)
-    shares = mean.tolist()
     overlap = _bhattacharyya_of_one(p, shares, bins)
     return total, total / math.log(classes), spread, overlap, gained, max(shares)
 
@@ -102,9 +102,9 @@ def _bhattacharyya_of_one(p: np.ndarray, mean: list[float], bins: int) -> float:
     if second == first:  # equally probable: the next of that value
         second = mean.index(mean[first], first + 1)
     one, two = [0] * (bins + 1), [0] * (bins + 1)
-    for a, b in (p[:, (first, second)] * bins).astype(np.int64).tolist():
-        one[a] += 1
-        two[b] += 1
+    for row in p.tolist():
+        one[int(row[first] * bins)] += 1
+        two[int(row[second] * bins)] += 1
     for counts in (one, two):
         counts[bins - 1] += counts[bins]  # a probability of 1
     return min(1.0, sum(math.sqrt(a * b) for a, b in zip(one[:bins], two) if a and b) / len(p))
