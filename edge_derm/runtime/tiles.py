@@ -1,8 +1,8 @@
 """Keep XNNPACK off Intel's AMX, whose tiles of 16 × 64 are mostly empty in a network of few channels.
 
 Where a processor has AMX, XNNPACK takes it for every int8 layer (LiteRT 2.3). Its other kernels give the same bytes; on our
-network at 128 px they need 0.6 of the time at α = 0.25, about the same at 0.5, but 1.2 at 0.75 and 1.5 at 1. XNNPACK asks Linux for AMX
-once in a process, while the first model is loaded, and goes without if Linux refuses. Linux refuses while a thread has an
+network at 128 px they need 0.6 of the time at α = 0.25, about the same at 0.5, but 1.2 at 0.75 and 1.5 at 1. XNNPACK asks Linux
+for AMX once in a process, while the first model is loaded, and goes without if Linux refuses. Linux refuses while a thread has an
 alternate signal stack too small for a frame with tiles in it (``arch_prctl``, ``ARCH_REQ_XCOMP_PERM``;
 Documentation/arch/x86/xstate.rst): so this thread gets one. ``EDGE_DERM_AMX=1`` leaves XNNPACK its choice.
 """
