@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import sys
 from typing import Iterator
 
@@ -30,7 +31,7 @@ class _Stack(ctypes.Structure):
 def without_tiles(model: bytes) -> Iterator[None]:
     """In this block Linux gives the process no AMX if ``model`` is of a narrow network; it keeps what it was given before."""
     wanted = len(model) > NARROW_BYTES or os.environ.get("EDGE_DERM_AMX") == "1"
-    if wanted or not sys.platform.startswith("linux"):
+    if wanted or not sys.platform.startswith("linux") or platform.machine() != "x86_64":
         yield
         return
     libc = ctypes.CDLL(None)
