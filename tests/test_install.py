@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from environments import make_environment
+
 ROOT = Path(__file__).parent.parent
 LEGACY = [
     "tflite-runtime==2.14.0",
@@ -19,21 +21,6 @@ LEGACY = [
     "click>=8.1,<9",
     "flatbuffers>=24.3,<26",
 ]
-
-
-def make_environment(folder, *packages):
-    """A virtual environment with packages from the index, or a skip that says why not."""
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        made = subprocess.run(
-            [str(python), "-m", "pip", "install", "-q", *packages], capture_output=True, text=True
-        )
-        if made.returncode:
-            pytest.skip(f"{packages[0]} did not install: {made.stderr[-300:]}")
-        (folder / "complete").touch()
-    return python
 
 
 def run(python, *arguments, path=None):
