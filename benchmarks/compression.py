@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from edge_derm import files, inspecting, judging, making, using
 from edge_derm.bundle import open_bundle
 from edge_derm.errors import EdgeDermError
 from edge_derm.measure.environment import environment
+from edge_derm.origin import command_line
 from edge_derm.records import clean
 from edge_derm.runtime import Classifier
 from edge_derm.selection import select
@@ -131,7 +131,8 @@ def main() -> None:
     for of, run, name in wanted:
         rows.append(row(of, run, name, given.work, given.data))
         print(tell(rows[-1]), flush=True)
-        told = {"record": "compression", "rows": rows, "environment": environment(command=" ".join(sys.argv))}
+        command = f"python benchmarks/{command_line(folders=False)}"
+        told = {"record": "compression", "rows": rows, "environment": environment(command=command)}
         files.write_json(given.out, clean(told))
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -36,6 +35,7 @@ from infoplane_cells import (
 from edge_derm import choosing, files
 from edge_derm.data import Dataset
 from edge_derm.measure.environment import environment
+from edge_derm.origin import command_line
 from edge_derm.records import clean
 from edge_derm.trust import infoplane
 from edge_derm.trust.intervals import figure
@@ -61,7 +61,7 @@ def judge(dataset: Dataset, work: Path) -> dict[str, Any]:
         "conclusion": None if ranked is None else conclude(ranked),
         "files": quantised(filed, work) if len(filed) >= 4 else None,
         "survey": survey(dataset.spec, work),
-        "environment": environment(command=" ".join(["python", *(Path(word).name for word in sys.argv)])),
+        "environment": environment(command=f"python benchmarks/{command_line(folders=False)}"),
     }
 
 

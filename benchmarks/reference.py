@@ -20,9 +20,7 @@ pictures in minutes, to try the command.
 
 from __future__ import annotations
 
-import re
 import shutil
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -36,6 +34,7 @@ from edge_derm.bundle import Bundle, open_bundle
 from edge_derm.files import write_json
 from edge_derm.measure.environment import environment
 from edge_derm.modeling import runs
+from edge_derm.origin import command_line
 from edge_derm.records import clean
 from edge_derm.runtime import Classifier
 from edge_derm.selection import Selection, select
@@ -186,11 +185,6 @@ def parse_given(context: Any, parameter: Any, values: tuple[str, ...]) -> dict[s
     return {name: Path(path) for name, path in found.items()}
 
 
-def without_folders(argument: str) -> str:
-    """``small=/home/me/runs/d1`` → ``small=d1``: where a file lay is nobody's business."""
-    return re.sub(r"(^|=)/(?:[^/]+/)*", r"\1", argument)
-
-
 @click.command()
 @click.option("--data", default="synthetic:1200", show_default=True)
 @click.option(
@@ -260,9 +254,7 @@ def main(
             if len(found) > 1
             else {}
         ),
-        "environment": environment(
-            command=" ".join(["python", "benchmarks/reference.py", *map(without_folders, sys.argv[1:])])
-        ),
+        "environment": environment(command=f"python benchmarks/{command_line(folders=False)}"),
     }
     if json_file is not None:
         write_json(json_file, clean(record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, Sequence
@@ -24,9 +25,14 @@ def provenance_of(source: Path, run: dict[str, Any]) -> Provenance:
     )
 
 
-def command_line() -> str:
-    """The command as typed, without the folder of the program."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+def command_line(*, folders: bool = True) -> str:
+    """The command as typed, without the folder of the program.
+
+    Args:
+        folders: False: every path by its last part (``small=/home/me/runs/d1`` → ``small=d1``), for records that are published.
+    """
+    words = sys.argv[1:] if folders else [re.sub(r"(^|=)/(?:[^/=]+/)*", r"\1", word) for word in sys.argv[1:]]
+    return " ".join([Path(sys.argv[0]).name, *words])
 
 
 def check_same_labels(parent: Sequence[str], deployed: Sequence[str], where: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from scipy import stats
 from scripts_of import benchmark
 
+from edge_derm.origin import command_line
+
 pytest.importorskip("keras", reason="Keras is not installed")
 HERE = Path(__file__).parents[1]
 reference = benchmark("reference")
@@ -78,3 +80,18 @@ def test_a_release_is_trained_on_every_lesion(tmp_path):
     assert len(found) == 4 and not list(tmp_path.rglob("*.bundle"))
     for record in found:
         assert record["seed"] == 3 and set(record["data"]["parts"]) == {"train", "validation"}
+
+
+def test_a_published_command_names_no_folder(monkeypatch):
+    words = [
+        "/home/me/b.py",
+        "--run",
+        "small=/home/me/runs/d1",
+        "/data/ham10000",
+        "--rate",
+        "1/2",
+        "--work=/tmp/x",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    assert command_line(folders=False) == "b.py --run small=d1 ham10000 --rate 1/2 --work=x"
+    assert command_line() == " ".join(["b.py", *words[1:]])
