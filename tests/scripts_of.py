@@ -1,6 +1,7 @@
 """A script of benchmarks/ as a module, for the tests that hold its parts."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -9,8 +10,9 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 def benchmark(name: str) -> ModuleType:
     """``benchmarks/NAME.py``."""
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look themselves up
     spec.loader.exec_module(module)
     return module
