@@ -135,13 +135,16 @@ def trained(paths: Sequence[Path], data: str, recipes: Sequence[str], folder: Pa
         chosen = select(data, part="auto", provenance=origin, labels=record["classes"])
         own = folder / str(number)
         own.mkdir()
-        found = exports(own, record, recipes, partial(with_calibration, model, path, record, data))
+        known = data if chosen.part != "all" else None  # of other data nothing is calibrated
+        found = exports(own, record, recipes, partial(with_calibration, model, path, record, known))
         judge(found, chosen, record["classes"])
         rows += [{**row, "run": path.name} for row in found]
     return rows
 
 
-def with_calibration(model: Any, path: Path, record: dict[str, Any], data: str) -> tuple[Any, np.ndarray]:
+def with_calibration(
+    model: Any, path: Path, record: dict[str, Any], data: str | None
+) -> tuple[Any, np.ndarray]:
     """The model and images it was trained on."""
     found = making.calibration_images(path, record, data, record["size_px"], needed=True, seed=0)
     assert found is not None
