@@ -168,10 +168,11 @@ def over_splits(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         }
 
     tests = [model["test"]["int8_xnnpack"] for model in models]
-    labels = [label for label in tests[0]["auroc"] if all(test["auroc"][label]["value"] for test in tests)]
+    values = {label: [test["auroc"][label]["value"] for test in tests] for label in tests[0]["auroc"]}
+    known = {label: each for label, each in values.items() if None not in each}
     return {
         **{key: mean([test[key]["value"] for test in tests]) for key in ("accuracy", "balanced_accuracy")},
-        "auroc": {label: mean([test["auroc"][label]["value"] for test in tests]) for label in labels},
+        "auroc": {label: mean(each) for label, each in known.items()},
         "agreement": mean([model["agreement"]["xnnpack"] for model in models]),
     }
 
