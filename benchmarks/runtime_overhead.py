@@ -1,6 +1,6 @@
 """What does ``Classifier.predict`` cost over LiteRT's own set_tensor / invoke / get_tensor on one image?
 
-    python benchmarks/runtime_overhead.py BUNDLE|MODEL.tflite [--runs N] [--threads N] [--out FILE.json]
+    python benchmarks/runtime_overhead.py BUNDLE|MODEL.tflite … [--runs N] [--threads N] [--out FILE.json]
 
 The two are run in turn (A B B A …) in one process on the same preprocessed image; the raw side gets its
 tensor already encoded, so the encoding of pixels counts as overhead. Also timed: 32 images at once, as a
@@ -25,6 +25,7 @@ from ai_edge_litert.interpreter import Interpreter
 from edge_derm import files
 from edge_derm.errors import BackendError
 from edge_derm.measure.models import open_classifier, read_model
+from edge_derm.origin import command_line
 from edge_derm.quiet import quiet_native
 from edge_derm.runtime import Classifier, load_engine
 from edge_derm.runtime.encoding import table
@@ -88,21 +89,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path)
+    parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    record = measure(asked.model, runs=asked.runs, threads=asked.threads)
+    record = {
+        "record": "runtime_overhead",
+        "threads": asked.threads,
+        "models": [measure(path, runs=asked.runs, threads=asked.threads) for path in asked.models],
+        "environment": {
+            "machine": platform.machine(), "cpu": cpu_name(), "system": platform.platform(),
+            "python": platform.python_version(), "numpy": np.__version__, "engine": backend_version("litert"),
+            "command": f"python benchmarks/{command_line(folders=False)}",
+        },
+    }  # fmt: skip
     if asked.out:
         files.write_json(asked.out, record)
-    summary = {name: {k: v for k, v in row.items() if "_ms" not in k} for name, row in record["rows"].items()}
-    json.dump(summary, sys.stdout, indent=2)
-    print()
+    for model in record["models"]:
+        rows = {name: {k: v for k, v in row.items() if "_ms" not in k} for name, row in model["rows"].items()}
+        json.dump(model["model"] | rows, sys.stdout, indent=2)
+        print()
 
 
 def measure(path: Path, *, runs: int, threads: int) -> dict[str, Any]:
-    """The whole record."""
+    """Of one model."""
     model = read_model(path)
     single = open_classifier(path, threads=threads)
     manifest, side = single.manifest, single.size_px
@@ -118,17 +129,14 @@ def measure(path: Path, *, runs: int, threads: int) -> dict[str, Any]:
         ),
     }
     return {
-        "record": "runtime_overhead",
-        "threads": threads,
-        "model": {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model), "size_px": side,
-                  "input": manifest.input.dtype},
-        "rows": rows,
-        "environment": {
-            "machine": platform.machine(), "cpu": cpu_name(), "system": platform.platform(),
-            "python": platform.python_version(), "numpy": np.__version__, "engine": backend_version("litert"),
-            "command": "python " + " ".join([sys.argv[0], "MODEL", *sys.argv[2:]]),
+        "model": {
+            "sha256": hashlib.sha256(model).hexdigest(),
+            "bytes": len(model),
+            "size_px": side,
+            "input": manifest.input.dtype,
         },
-    }  # fmt: skip
+        "rows": rows,
+    }
 
 
 def grouping(

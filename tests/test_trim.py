@@ -1,15 +1,20 @@
-"""Operators off a .tflite in place: what is left computes the same bytes, and what is not a mere sign flip stays."""
+"""Operators, and a division, off a .tflite in place: what is left computes the same bytes, and whatever else there is stays."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edge_derm.bundle import check_model
-from edge_derm.bundle.trim import trim, without_sign_flip
-from edge_derm.errors import ModelError
+from edge_derm.bundle import Input, check_model
+from edge_derm.bundle.trim import _first_kernel, at_pixels, trim, without_division, without_sign_flip
+from edge_derm.errors import BundleError, ModelError
 from edge_derm.runtime import Classifier
+
+OURS = Input(32, "float32")
 
 
 def scores(model, tensor, resolver):
@@ -64,3 +69,47 @@ def test_a_file_whose_two_edges_are_one_vector_does_not_come_apart(tiny_models):
     with pytest.raises(ModelError) as caught:  # two inputs do not fit where one was: the outputs lie behind
         trim(model, graph, 1, 2, inputs=(graph.ops[0].outputs[0], 999), outputs=graph.outputs)
     assert caught.value.code == "trim-shared"
+
+
+@pytest.mark.parametrize("resolver", [OpResolverType.AUTO, OpResolverType.BUILTIN_REF])
+def test_a_float_model_on_undivided_pixels_gives_the_same_bytes(tiny_models, tiny_images, resolver):
+    whole = tiny_models["float32"]
+    undivided, shape = at_pixels(whole, OURS)
+    assert shape == replace(OURS, std=(1.0,)) and len(undivided) == len(whole)
+    for image in tiny_images:
+        pixels = image[np.newaxis].astype(np.float32) - 128
+        np.testing.assert_array_equal(
+            scores(whole, pixels / 128, resolver), scores(undivided, pixels, resolver)
+        )
+    assert without_division(undivided, shape) == (undivided, shape)
+
+
+@pytest.mark.parametrize("mean, std", [((127.5,), (127.5,)), ((128.0,), (58.0,)), ((0.0,), (128.0,))])
+def test_what_is_not_divided_by_a_power_of_two_stays(tiny_models, mean, std):
+    shape = replace(OURS, mean=mean, std=std)
+    assert at_pixels(tiny_models["float32"], shape) == (tiny_models["float32"], shape)
+
+
+def test_weights_that_another_operator_reads_or_that_would_underflow_stay(tiny_models):
+    model = tiny_models["float32"]
+    graph = check_model(model)
+    kernel = graph.tensor(graph.ops[0].inputs[1]).data
+    at = model.index(kernel.tobytes())
+    tiny = np.full(kernel.shape, 1e-44, "<f4").tobytes()  # a subnormal number loses bits
+    assert without_division(model[:at] + tiny + model[at + len(tiny) :], OURS)[1] == OURS
+    assert _first_kernel(graph) is not None
+    again = replace(graph.ops[1], inputs=graph.ops[0].inputs)
+    assert _first_kernel(replace(graph, ops=(graph.ops[0], again, *graph.ops[2:]))) is None
+
+
+@given(st.binary(max_size=64), st.integers(0, 10**6))
+def test_a_damaged_float_model_is_refused_or_scores_as_it_would(tiny_models, junk, place):
+    model = tiny_models["float32"]
+    place %= len(model)
+    damaged = model[:place] + junk + model[place + len(junk) :]
+    try:
+        check_model(damaged)
+    except BundleError:
+        return
+    changed, shape = at_pixels(damaged, OURS)
+    assert len(changed) == len(damaged) and (changed == damaged) == (shape == OURS)

@@ -8,10 +8,10 @@ from typing import Callable, Sequence
 
 import numpy as np
 
-from edge_derm.bundle import Bundle, Calibration, Manifest, describe_model, open_bundle
+from edge_derm.bundle import Bundle, Calibration, Input, Manifest, describe_model, open_bundle
 from edge_derm.bundle.onnx import ROLE as ONNX_ROLE
 from edge_derm.bundle.structure import check_interface, check_model
-from edge_derm.bundle.trim import without_sign_flip
+from edge_derm.bundle.trim import at_pixels
 from edge_derm.errors import BackendError, DataError
 from edge_derm.runtime import decision
 from edge_derm.runtime.backends import ONNX_BACKENDS, Engine, load_engine
@@ -34,11 +34,19 @@ class Classifier:
             print(prediction.label, prediction.probabilities[prediction.label])
     """
 
-    def __init__(self, engine: Engine, manifest: Manifest, *, batch_engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        manifest: Manifest,
+        *,
+        shape: Input | None = None,
+        batch_engine: Engine | None = None,
+    ) -> None:
+        """Take loaded engines; ``shape``: how their input is normalised, if not as the manifest says (``bundle.trim``)."""
         self._engine = engine
         self._batch_engine = batch_engine
         self._lock = threading.Lock()
-        self._write = encoder(manifest.input, engine.inputs[0])
+        self._write = encoder(shape or manifest.input, engine.inputs[0])
         self._values = values_of(engine)
         self._floor = engine.outputs[0].scale / 2 or 1e-12
         self._shape = (manifest.input.size_px, manifest.input.size_px, 3)
@@ -107,12 +115,13 @@ class Classifier:
     def _load(
         cls, model: bytes, manifest: Manifest, backend: str, kernels: str, threads: int, batch: int
     ) -> Classifier:
-        model = model if backend in ONNX_BACKENDS else without_sign_flip(model)
+        onnx = backend in ONNX_BACKENDS
+        model, shape = (model, manifest.input) if onnx else at_pixels(model, manifest.input)
         engines = [
             load_engine(model, backend=backend, kernels=kernels, threads=threads, batch=size)
             for size in ([1] if batch == 1 else [1, batch])
         ]
-        return cls(engines[0], manifest, batch_engine=engines[1] if batch != 1 else None)
+        return cls(engines[0], manifest, shape=shape, batch_engine=engines[1] if batch != 1 else None)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -250,7 +259,7 @@ class Classifier:
 
     def _real(self, stored: np.ndarray) -> np.ndarray:
         if self._values is None:
-            return stored.astype(np.float32, copy=False)
+            return stored if stored.dtype == np.float32 else stored.astype(np.float32)
         return self._values.take(stored.view(np.uint8 if stored.itemsize == 1 else np.uint16))
 
     def checked(self, images: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 TIE = 1 - 2.0 ** -(
     2.0**-16
 )  # values this near to the largest are equal to it: rounding never decides which class is named
+NEAR = 2.0**-20  # of a total to 1: what the rounding of a softmax in float32 leaves
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,22 @@ def probabilities(
 
 
 def normalise(p: np.ndarray) -> np.ndarray:
-    """float32 [N, C]: rows of probabilities as they were rounded, made to sum to 1; a row of zeros becomes uniform."""
-    # On one image every NumPy call counts (each costs about as much as a thousand multiply-adds of the model).
-    totals = np.add.reduce(p, axis=-1, keepdims=True)
-    if not all(totals.ravel().tolist()):
+    """float32 [N, C]: rows of probabilities as they were rounded, made to sum to 1; a row of zeros becomes uniform.
+
+    A row that does so to the precision of float32 stays as it is. Totals are taken in double precision: an image's does not
+    depend on how many stand beside it.
+    """
+    if p.size == p.shape[-1]:  # one image, where every NumPy call counts
+        total = sum(p.ravel().tolist())
+        if total > 0:
+            whole = p if abs(total - 1) <= NEAR else p / total
+            return whole if whole.dtype == np.float32 else whole.astype(np.float32)
+    totals = np.add.reduce(p, axis=-1, keepdims=True, dtype=np.float64)
+    if not totals.all():
         # Many classes at eight bits: every probability may have been rounded to zero, which says nothing.
         p, totals = np.where(totals > 0, p, 1.0), np.where(totals > 0, totals, p.shape[-1])
-    return p / totals if p.dtype == np.float32 else (p / totals).astype(np.float32)
+    totals = np.where(np.abs(totals - 1) <= NEAR, 1.0, totals)
+    return (p / totals.astype(p.dtype)).astype(np.float32, copy=False)
 
 
 def rescale(

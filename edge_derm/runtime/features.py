@@ -7,7 +7,7 @@ import numpy as np
 
 from edge_derm.bundle import Bundle
 from edge_derm.bundle.cut import expose
-from edge_derm.bundle.trim import without_sign_flip
+from edge_derm.bundle.trim import at_pixels
 from edge_derm.runtime.backends import load_engine
 from edge_derm.runtime.encoding import encoder
 from edge_derm.runtime.known import Known
@@ -22,8 +22,9 @@ class Inside:
         Raises:
             BackendError.
         """
-        self._engine = load_engine(without_sign_flip(model), kernels=kernels, threads=threads)
-        self._write = encoder(bundle.manifest.input, self._engine.inputs[0])
+        model, shape = at_pixels(model, bundle.manifest.input)
+        self._engine = load_engine(model, kernels=kernels, threads=threads)
+        self._write = encoder(shape, self._engine.inputs[0])
         self._spec = self._engine.outputs[1]
 
     def of(self, images: np.ndarray) -> np.ndarray:
