@@ -3,14 +3,16 @@
     python benchmarks/reference.py --data HAM10000 --weights mobilenet_2_5_224_tf_no_top.h5 \
         --teacher-weights mobilenet_v1_0.5_160_quant.tflite --work FOLDER --json benchmarks/results/reference.json
 
-Four runs, each a folder in ``--work`` that is gone on with where it was stopped: ``small`` (d1, α = 0.25, 128 px), ``wide``
-(MobileNet, α = 0.5, 160 px: the second point, and a teacher), ``student`` (``small`` tuned at 192 px with both as teachers)
-and ``reference`` (``student`` tuned at 224 px with all three): the same bytes, more pixels. ``--large-weights`` (ImageNet,
-α = 1) adds three that want a GPU: ``large`` (α = 1, 224 px: a teacher alone), ``strong`` and ``second`` (``student`` and
-``wide``, tuned at 224 px with it as one of the teachers). An int8 bundle of each.
+Five runs, each a folder in ``--work`` that is gone on with where it was stopped: ``small`` (d1, α = 0.25, 128 px), ``wide``
+(MobileNet, α = 0.5, 160 px: a teacher), ``student`` (``small`` tuned at 192 px with both as teachers), ``reference``
+(``student`` tuned at 224 px with all three: the same bytes, more pixels) and ``second`` (``wide`` tuned at 192 px with the
+first three: the second point). ``--large-weights`` (ImageNet, α = 1) adds ``large`` (α = 1, 224 px: a teacher alone) and
+``strong`` (``student`` tuned at 224 px with it as one of the teachers), gives ``second`` those teachers too, and wants a GPU.
+An int8 bundle of each.
 
 A fifth of the lesions is held out of all of it; on those the float models and the int8 files (both kernel families) are judged,
-with bootstrap intervals over lesions. Which epoch of a run is kept was chosen on its validation part. ``--splits 0,1,2`` does it
+with bootstrap intervals over lesions, and the file also as ``predict --tta 8`` and as ``calibrate`` (fitted on the validation
+part) would have it. Which epoch of a run is kept was chosen on its validation part. ``--splits 0,1,2`` does it
 again with other lesions held out (and everything else drawn anew): the record then holds the mean over splits, with Student's
 interval, which is what another split would give. ``--train-only`` stops before the bundles: for a machine with a GPU and
 ``KERAS_BACKEND=jax``, from which the folder is carried to one that exports. ``--hold-out 0`` trains on all lesions, for a
@@ -61,6 +63,7 @@ RUNS = {
     "wide": Step(160, 20, {"variant": "mobilenet", "alpha": 0.5}, "wide"),
     "student": Step(192, 10, parent="small", teachers=("small", "wide")),
     "reference": Step(224, 5, parent="student", teachers=("small", "wide", "student")),
+    "second": Step(192, 10, parent="wide", teachers=("small", "wide", "student")),
 }
 LARGE = {
     "large": Step(224, 15, {"variant": "mobilenet", "alpha": 1.0}, "large", deployed=False),

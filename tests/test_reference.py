@@ -33,7 +33,7 @@ def test_one_command_rebuilds_and_judges_the_reference_models_and_goes_on_where_
         for path in tmp_path.glob("*/*")
         if path.name in ("run.json", "model.tflite")
     }
-    assert len(kept) == 8  # four runs, four bundles
+    assert len(kept) == 10  # five runs, five bundles
     models = record["models"]
     assert models["reference"]["size_px"] == 64 and models["small"]["size_px"] == 32
     # more pixels cost multiplications, not bytes: the weights are the same in number
@@ -77,7 +77,7 @@ def test_a_release_is_trained_on_every_lesion(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "", done.stderr[-2000:]
     found = [json.loads(path.read_text()) for path in tmp_path.glob("*/run.json")]
-    assert len(found) == 4 and not list(tmp_path.rglob("*.bundle"))
+    assert len(found) == 5 and not list(tmp_path.rglob("*.bundle"))
     for record in found:
         assert record["seed"] == 3 and set(record["data"]["parts"]) == {"train", "validation"}
 
