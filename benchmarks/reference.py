@@ -23,6 +23,8 @@ pictures in minutes, to try the command.
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -31,7 +33,7 @@ import click
 import numpy as np
 from scipy import stats
 
-from edge_derm import judging, making
+from edge_derm import calibrating, judging, making
 from edge_derm.bundle import Bundle, open_bundle
 from edge_derm.files import write_json
 from edge_derm.measure.environment import environment
@@ -39,10 +41,14 @@ from edge_derm.modeling import runs
 from edge_derm.origin import command_line
 from edge_derm.records import clean
 from edge_derm.runtime import Classifier
+from edge_derm.runtime.decision import confidences, prediction_set
+from edge_derm.runtime.sampling import Sampler, Sampling
 from edge_derm.selection import Selection, select
+from edge_derm.trust import calibration
+from edge_derm.trust.calibrating import noise
 from edge_derm.trust.evaluate import figures
 
-HOLD_OUT = 0.2
+HOLD_OUT, VIEWS = 0.2, 8
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,8 @@ def judge(run: Path, bundle: Bundle, spec: str, seed: int) -> dict[str, Any]:
         "bytes": (bundle.path / "model.tflite").stat().st_size,
         "images": len(pixels),
         "test": {name: worth(p, chosen, labels, seed) for name, p in scores.items()},
+        "views": worth(seen_turned(bundle, pixels), chosen, labels, seed),
+        "calibrated": calibrated(bundle, spec, pixels, chosen.targets(labels), seed),
         "agreement": {name: float((decided[f"int8_{name}"] == decided["float"]).mean()) for name in KERNELS},
     }
 
@@ -154,6 +162,45 @@ def worth(p: Any, chosen: Selection, labels: Any, seed: int) -> dict[str, Any]:
     """Accuracy, balanced accuracy and the AUROC of each class, with 95 % intervals."""
     told = figures(p, chosen.targets(labels), labels, chosen.groups, seed=seed)
     return {key: told[key] for key in ("accuracy", "balanced_accuracy", "auroc")}
+
+
+def seen_turned(bundle: Bundle, pixels: np.ndarray) -> np.ndarray:
+    """Probabilities [N, C]: the mean over the 8 symmetries of each image, as ``predict --tta 8`` takes it."""
+    sampler = Sampler([bundle], Sampling(tta=VIEWS))
+    return np.concatenate([sampler.sample(image[None]).mean(axis=0) for image in pixels])
+
+
+def calibrated(
+    bundle: Bundle, spec: str, pixels: np.ndarray, targets: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """What ``calibrate`` makes of the bundle (a copy of it), fitted on its validation part: on the lesions held out."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "calibrated.bundle"
+        shutil.copytree(bundle.path, copy)
+        record = calibrating.calibrate(copy, data=spec, strange=0, seed=seed)
+        classifier = Classifier.open(copy)
+    p = classifier.predict(pixels)
+    named = classifier.named(p)
+    stated, right = confidences(p, named), named == targets
+    inside = prediction_set(p, record["conformal_quantile"])[np.arange(len(p)), targets]
+    return {
+        "scaling": record["scaling"],
+        "accuracy": float(right.mean()),
+        "ece": calibration.ece(stated, right),
+        "ece_noise": noise(stated, seed=seed),
+        "adaptive_ece": calibration.adaptive_ece(stated, right),
+        "reliability": calibration.reliability(stated, right, bins=calibration.BINS),
+        "coverage": float(inside.mean()),
+        "wanted_coverage": 1 - record["miscoverage"],
+    }
+
+
+def pooled(bins: Sequence[Mapping[str, Any]]) -> float:
+    """The expected calibration error of several ``reliability`` tables together."""
+    gaps: dict[float, float] = defaultdict(float)
+    for row in bins:
+        gaps[row["low"]] += row["n"] * (row["accuracy"] - row["confidence"])
+    return sum(abs(gap) for gap in gaps.values()) / sum(row["n"] for row in bins)
 
 
 def over_splits(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -177,6 +224,13 @@ def over_splits(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{key: mean([test[key]["value"] for test in tests]) for key in ("accuracy", "balanced_accuracy")},
         "auroc": {label: mean(each) for label, each in known.items()},
         "agreement": mean([model["agreement"]["xnnpack"] for model in models]),
+        "views": {
+            "balanced_accuracy": mean([model["views"]["balanced_accuracy"]["value"] for model in models])
+        },
+        "calibrated": {
+            **{key: mean([model["calibrated"][key] for model in models]) for key in ("ece", "coverage")},
+            "ece_pooled": pooled([row for model in models for row in model["calibrated"]["reliability"]]),
+        },
     }
 
 
@@ -187,6 +241,13 @@ def parse_given(context: Any, parameter: Any, values: tuple[str, ...]) -> dict[s
             f"expected NAME=RUN with a name out of {', '.join([*RUNS, *LARGE])}, got {', '.join(values)}"
         )
     return {name: Path(path) for name, path in found.items()}
+
+
+def parse_splits(context: Any, parameter: Any, value: str) -> list[int]:
+    seeds = value.split(",")
+    if not all(seed.isdecimal() for seed in seeds) or len(set(seeds)) != len(seeds):
+        raise click.BadParameter(f"expected seeds like 0,1,2, each once, got {value}")
+    return [int(seed) for seed in seeds]
 
 
 @click.command()
@@ -205,7 +266,13 @@ def parse_given(context: Any, parameter: Any, values: tuple[str, ...]) -> dict[s
 @click.option(
     "--given", multiple=True, callback=parse_given, metavar="NAME=RUN", help="A finished run to take."
 )
-@click.option("--splits", default="0", show_default=True, help="Seeds; each holds other lesions out.")
+@click.option(
+    "--splits",
+    default="0",
+    show_default=True,
+    callback=parse_splits,
+    help="Seeds; each holds other lesions out.",
+)
 @click.option("--hold-out", type=click.FloatRange(0, 0.5), default=HOLD_OUT, show_default=True)
 @click.option("--train-only", is_flag=True, help="Stop before the bundles.")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Finished steps are kept here.")
@@ -219,7 +286,7 @@ def main(
     teacher_weights: Path | None,
     large_weights: Path | None,
     given: dict[str, Path],
-    splits: str,
+    splits: list[int],
     hold_out: float,
     train_only: bool,
     work: Path,
@@ -234,7 +301,7 @@ def main(
     plan = {name: quick(step) for name, step in plan.items()} if tiny else plan
     start = {"narrow": weights, "wide": teacher_weights, "large": large_weights}
     found = {}
-    for number, seed in enumerate(int(seed) for seed in splits.split(",")):
+    for number, seed in enumerate(splits):
         place = work if number == 0 else work / f"split-{seed}"
         taken = given if number == 0 else {}
         folders = build(plan, place, data, start, taken, seed=seed, hold_out=hold_out)

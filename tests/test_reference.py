@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy import stats
 from scripts_of import benchmark
 
 from edge_derm.origin import command_line
+from edge_derm.trust import calibration
 
 pytest.importorskip("keras", reason="Keras is not installed")
 HERE = Path(__file__).parents[1]
@@ -44,6 +46,7 @@ def test_one_command_rebuilds_and_judges_the_reference_models_and_goes_on_where_
         for figures in model["test"].values():
             balanced = figures["balanced_accuracy"]
             assert balanced["low"] <= balanced["value"] <= balanced["high"]
+        assert 0 <= model["calibrated"]["coverage"] <= 1 and model["views"]["balanced_accuracy"]["n"] > 0
     assert str(tmp_path) not in json.dumps(record)  # where files lie is nobody's business
     again = run()
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -59,7 +62,14 @@ def test_the_figures_over_splits_are_students_and_leave_out_a_class_without_imag
         return {
             "test": {"int8_xnnpack": {**figures, "auroc": aurocs}},
             "agreement": {"xnnpack": 0.97 + i / 100},
+            "views": figures,
+            "calibrated": {"ece": 0.02, "coverage": 0.9, "reliability": tables[i]},
         }
+
+    rng = np.random.default_rng(0)
+    stated = rng.random((3, 400))
+    right = rng.random((3, 400)) < stated**2
+    tables = [calibration.reliability(s, r, bins=calibration.BINS) for s, r in zip(stated, right)]
 
     told = reference.over_splits([model(i) for i in range(3)])
     for name, found in (*((key, told[key]) for key in list(values)[:2]), ("mel", told["auroc"]["mel"])):
@@ -67,6 +77,8 @@ def test_the_figures_over_splits_are_students_and_leave_out_a_class_without_imag
         assert (found["value"], found["low"], found["high"]) == pytest.approx(
             (np.mean(values[name]), low, high)
         )
+    whole = calibration.ece(stated.ravel(), right.ravel())
+    assert told["calibrated"]["ece_pooled"] == pytest.approx(whole)
     assert list(told["auroc"]) == ["mel"] and told["agreement"]["value"] == pytest.approx(0.98)
 
 
@@ -95,3 +107,9 @@ def test_a_published_command_names_no_folder(monkeypatch):
     monkeypatch.setattr(sys, "argv", words)
     assert command_line(folders=False) == "b.py --run small=d1 ham10000 --rate 1/2 --work=x"
     assert command_line() == " ".join(["b.py", *words[1:]])
+
+
+@pytest.mark.parametrize("splits", ["x", "0,0", "1,", "-1"])
+def test_splits_that_are_no_seeds_are_refused(tmp_path, splits):
+    done = CliRunner().invoke(reference.main, ["--work", str(tmp_path), f"--splits={splits}"])
+    assert done.exit_code == 2 and f"expected seeds like 0,1,2, each once, got {splits}" in done.output

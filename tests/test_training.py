@@ -67,6 +67,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data, tmp_path):
     resumed = training.train(dataset, parts, QUICK, tmp_path / "cut")
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     assert whole["history"] == resumed["history"] and whole["validation"] == resumed["validation"]
+    profile = whole["profile"]
+    parts_of_it = [profile[name] for name in ("waiting", "stepping", "judging")]
+    assert all(seconds > 0 for seconds in parts_of_it) and sum(parts_of_it) <= profile["seconds"]
+    assert profile["busy"] == pytest.approx(profile["processor_seconds"] / profile["seconds"])
+    assert 0 < profile["busy"] <= profile["cores"]
     assert training.train(dataset, parts, QUICK, tmp_path / "cut") == json.loads(
         (tmp_path / "cut" / "run.json").read_text()
     )

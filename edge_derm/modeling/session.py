@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,6 +59,8 @@ class Session:
         self.step: Any = None  # compiled by the first epoch, when all that a loss reads is there
         self.watchers: Sequence[Watcher] = ()
         self.deadline = math.inf  # on ``time.monotonic``'s clock
+        self._begun = time.monotonic(), time.process_time()
+        self._spent = dict.fromkeys(("waiting", "stepping", "judging"), 0.0)
 
     def fresh(self) -> State:
         return State(
@@ -87,8 +90,9 @@ class Session:
             self.bank.begin(state.epoch)
         self.step = self.step or stepping.compiled(self)
         self.step.load()
-        losses = []
+        losses, clock = [], time.monotonic()
         for number, (images, targets) in enumerate(self.batches(state.epoch, state.epochs)):
+            clock = self._lap("waiting", clock)
             done = state.epoch * self.steps + number
             rate = recipe.rate(self.config, done, self.steps, state.epochs)
             kept = recipe.keep(self.config, done, self.steps)
@@ -97,7 +101,8 @@ class Session:
                 self.step.store()
             for look in self.watchers:
                 look(done + 1, self)
-            if time.monotonic() > self.deadline:
+            clock = self._lap("stepping", clock)
+            if clock > self.deadline:
                 break
         self.step.store()
         loss = float(np.mean([np.asarray(value) for value in losses]))
@@ -109,6 +114,7 @@ class Session:
         figures = scoring.score(
             scoring.probabilities(self.model, self.judged), self.judged_targets, self.labels
         )
+        self._lap("judging", clock)
         return state.after(
             loss,
             figures,
@@ -117,6 +123,24 @@ class Session:
             average=self.model.get_weights(),
             optimizer=self._optimizer_values(),
         )
+
+    def _lap(self, what: str, since: float) -> float:
+        """Count the time since then as spent on that; the time now."""
+        now = time.monotonic()
+        self._spent[what] += now - since
+        return now
+
+    def profile(self) -> dict[str, Any]:
+        """Where the seconds of this session went: ``waiting`` for views (the input pipeline was slower than the steps),
+        ``stepping``, ``judging``; and of ``cores``, how many its process kept busy. Steps of JAX end in a later wait."""
+        seconds, processor = time.monotonic() - self._begun[0], time.process_time() - self._begun[1]
+        return {
+            "cores": os.cpu_count(),
+            "busy": processor / seconds,
+            "seconds": seconds,
+            "processor_seconds": processor,
+            **self._spent,
+        }
 
     @property
     def batch(self) -> int:

@@ -154,7 +154,7 @@ def carry_out(
             callback(state, session.model)
         write_state(out / runs.CHECKPOINT, state, identity)
     session.adopt_best(state)
-    record = record_of(state, session)
+    record = {**record_of(state, session), "profile": session.profile()}
     runs.save(out, session.product(), record)
     return record
 

@@ -12,6 +12,17 @@ from edge_derm.report.markup import facts, interval, pair, section, table, text,
 Record = Mapping[str, Any]
 
 
+def busy(profile: Record | None) -> dict[str, str]:
+    """How well a training used its machine, where its record tells."""
+    if profile is None:
+        return {}
+    share = profile["waiting"] / profile["seconds"]
+    return {
+        "processor cores kept busy": f"{profile['busy']:.1f} of {profile['cores']}",
+        "waiting for images": f"{share:.0%}",
+    }
+
+
 def training(record: Record) -> str:
     """What was trained, on what, and how it went."""
     best, data, history = record["validation"], record["data"], record["history"]
@@ -24,6 +35,7 @@ def training(record: Record) -> str:
             "M MACs an image": f"{record['macs'] / 1e6:.1f}",
             "best epoch": f"{record['best_epoch']} of {len(epochs)}",
             "minutes": f"{record['seconds'] / 60:.1f}",
+            **busy(record.get("profile")),
         }
     )
     curves = charts.lines(
