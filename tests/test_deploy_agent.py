@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import base64
 import hashlib
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import zipfile
@@ -211,3 +213,13 @@ def test_what_the_board_gets_is_one_file_for_a_bare_python_in_which_no_name_stan
     named = [node.name for node in read.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
     named += [target.id for node in read.body if isinstance(node, ast.Assign) for target in node.targets]
     assert len(named) == len(set(named)) > 30 and not imported & set(named)
+
+
+def test_a_request_before_the_board_is_open_is_named(root: Path) -> None:
+    program = [sys.executable, "-c", agent.source(), base64.b64encode(str(root).encode()).decode()]
+    asked = json.dumps({"do": "status"}).encode()
+    done = subprocess.run(
+        program, input=struct.pack(">I", len(asked)) + asked, capture_output=True, timeout=60
+    )
+    _, answer = (json.loads(line) for line in done.stdout.decode().split("edge-derm: ")[1:])
+    assert answer == {"error": "board-failed", "words": "expected the request 'open' first, got 'status'"}

@@ -65,5 +65,5 @@ def need(row: dict[str, Any]) -> str | None:
     now = row["curve"][-1]["images"]
     if row["needed"] is None:
         return f"{row['label']}: {row['reason']}"
-    more = "enough" if not row["missing"] else f"about {row['missing']:.0f} more for 95 %"
+    more = f"about {row['missing']:.0f} more for 95 %" if row["missing"] else "more of its kind add little"
     return f"{row['label']}: {now} images give {figure(row['reached'])} of the {row['ceiling']:.3f} bits in reach: {more}"

@@ -132,7 +132,8 @@ class Session:
 
     def profile(self) -> dict[str, Any]:
         """Where the seconds of this session went: ``waiting`` for views (the input pipeline was slower than the steps),
-        ``stepping``, ``judging``; and of ``cores``, how many its process kept busy. Steps of JAX end in a later wait."""
+        ``stepping``, ``judging``; and of ``cores``, how many its process kept busy. Steps of JAX end in a later wait.
+        """
         seconds, processor = time.monotonic() - self._begun[0], time.process_time() - self._begun[1]
         return {
             "cores": os.cpu_count(),

@@ -52,7 +52,9 @@ def serve(root):
 
 
 def act(board, request, data):
-    """One request."""
+    """One request, after the board was opened."""
+    if board is None:
+        raise Refusal("board-failed", "expected the request 'open' first, got %r" % request["do"])
     if request["do"] == "put":
         return board.store.put(request["digest"], request["offset"], request["size"], data)
     if request["do"] == "trust":
