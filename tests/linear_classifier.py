@@ -19,7 +19,8 @@ class Linear:
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
-    def gradient(self, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def gradient(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.asked.append(np.asarray(labels))
-        error = self.predict(pixels) - np.eye(len(self.bias))[labels]
-        return (error @ self.weights).reshape(pixels.shape).astype(np.float32)
+        p = self.predict(pixels)
+        error = p - np.eye(len(self.bias))[labels]
+        return p, (error @ self.weights).reshape(pixels.shape).astype(np.float32)

@@ -103,12 +103,77 @@ def test_a_batch_of_one_is_the_papers_loop(images, norm, target):
         if (says(x + r) == label) if target is None else (says(x + r) != target):
             slope = model.gradient(
                 np.clip(x + r, 0, 255)[None], np.array([label if target is None else target])
-            )[0]
+            )[1][0]
             new = r + size * np.sign(slope) * (1 if target is None else -1)
             if (says(x + new) != label) if target is None else (says(x + new) == target):
                 length = np.linalg.norm(new) if norm == 2 else None
                 r = np.clip(new, -radius, radius) if norm == math.inf else new * min(1, radius / length)
     np.testing.assert_allclose(made.pixels, r, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("target", [None, 1])
+@pytest.mark.parametrize("batch", [5, 16])
+@pytest.mark.parametrize("confidence", [0, 0.6])
+def test_a_batch_is_the_sign_of_the_sum_of_its_steps(images, norm, target, batch, confidence):
+    """Written out, answers first and slopes for those that need them, whatever ``craft`` asks for in one."""
+    model, radius = Linear(seed=1), attack.radius_of(images, norm=norm, zeta=0.1)
+    made = attack.craft(
+        images, predict=model.predict, gradient=model.gradient, norm=norm, radius=radius, target=target,
+        batch=batch, passes=1, seed=9, confidence=confidence,
+    )  # fmt: skip
+    size = 0.2 * (radius if norm == math.inf else radius / math.sqrt(images[0].size))
+    order, r, waited, refused = np.random.default_rng(9).permutation(40), np.zeros((6, 6, 3)), [], 0
+    says = lambda x: model.predict(np.clip(x, 0, 255)[None])[0]  # noqa: E731
+    for rows in (order[i : i + batch] for i in range(0, 40, batch)):
+        steps = []
+        for x in images[rows].astype(np.float64):
+            label = int(says(x).argmax()) if target is None else target
+            p = says(x + r)
+            there = (p.argmax() == label) == (target is not None)
+            waited.append(not (there and (p[label] if target is not None else 1 - p[label]) >= confidence))
+            slope = model.gradient(np.clip(x + r, 0, 255)[None], np.array([label]))[1][0]
+            new = size * np.sign(slope) * (1 if target is None else -1)
+            flips = (says(x + r + new).argmax() == label) == (target is not None)
+            refused += waited[-1] and not flips
+            if waited[-1] and (flips or confidence > 0):
+                steps.append(new)
+        if steps:
+            r = r + size * np.sign(np.round(np.sum(steps, axis=0) / size))
+            r = np.clip(r, -radius, radius) if norm == math.inf else r * min(1, radius / np.linalg.norm(r))
+    assert any(waited) and not all(waited) and refused
+    np.testing.assert_allclose(made.pixels, r, rtol=1e-5, atol=1e-5)
+
+
+def test_a_single_pass_asks_for_nothing_that_it_does_not_need(images):
+    model, seen = Linear(), []
+
+    def predict(pixels):
+        seen.append(len(pixels))
+        return model.predict(pixels)
+
+    choices = {"predict": predict, "gradient": model.gradient, "norm": math.inf, "radius": 1e-3, "passes": 1}
+    attack.craft(images, target=1, **choices)  # too weak to make any sure: slopes come with their answers
+    assert sum(seen) == 0 and sum(map(len, model.asked)) == 40
+    attack.craft(images, **choices)
+    assert sum(seen) == 40  # the clean answers, where there is no target
+    seen.clear()
+    attack.craft(images, confidence=0, **choices)
+    assert sum(seen) == 40 + 40  # and whether its step flips it
+
+
+def test_crafting_ends_once_enough_of_the_images_were_moved_as_they_came():
+    images = np.random.default_rng(3).integers(0, 256, (600, 6, 6, 3), dtype=np.uint8)
+    model, radius = Linear(), attack.radius_of(images, norm=2, zeta=0.2)
+    given = {"predict": model.predict, "gradient": model.gradient, "norm": 2, "radius": radius, "target": 1}
+    whole, never = (attack.craft(images, passes=passes, **given) for passes in (1, 2))
+    early = attack.craft(images, passes=2, enough=0.9, **given)
+    assert len(never.history) == 2 and len(early.history) == 1
+    assert not np.array_equal(early.pixels, whole.pixels)  # ended within the first pass
+    last = images[np.random.default_rng(0).permutation(600)[-100:]]  # which it never came to
+    assert (model.predict(attack.add(last, early.pixels)).argmax(1) == 1).mean() > 0.85
+    few = attack.craft(images[: attack.LATEST - 1], passes=2, enough=0, **given)
+    assert len(few.history) == 2  # too few to tell
 
 
 def test_confidence_makes_a_perturbation_hold_for_images_it_was_not_made_from():

@@ -44,6 +44,7 @@ def audit(
     passes: int = 3,
     batch: int = 16,
     confidence: float = 0.95,
+    enough: float = 1.0,
     aim: bool = True,
     draws: int = 5,
     part: str = "auto",
@@ -61,7 +62,7 @@ def audit(
         proxy: images of anything else, for what an attacker can do who never saw the medical data.
         target_classes: one targeted perturbation each, beside the non-targeted one.
         images, crafting: at most so many to judge on and to craft from.
-        passes, batch, confidence: as for ``attack.craft``; ``batch=1, confidence=0`` is the paper's algorithm.
+        passes, batch, confidence, enough: as for ``attack.craft``; ``batch=1, confidence=0`` is the paper's algorithm.
         aim: a perturbation without a target may be made towards whatever class moves most images (``attack.craft_any``).
         draws: of each random control.
         rows_only: leave out channels, defences, detector, corruptions and pictures.
@@ -93,6 +94,7 @@ def audit(
                         passes=passes,
                         batch=batch,
                         confidence=confidence,
+                        enough=enough,
                         aim=aim,
                         seed=seed,
                     )
@@ -115,6 +117,7 @@ def audit(
             "passes": passes,
             "batch": batch,
             "confidence": confidence,
+            "enough": enough,
             "aim": aim,
             "draws": draws,
         },

@@ -45,6 +45,12 @@ NORMS = {"2": (2.0,), "inf": (math.inf,), "both": (2.0, math.inf)}
     0.95,
     "Go on with an image until the model is so sure (0: until its label flips, the paper's rule).",
 )
+@shared.setting(
+    "--enough",
+    click.FloatRange(0, 1),
+    1.0,
+    "End a crafting once more than this share of the last 128 images was moved before it acted (1: never).",
+)
 @click.option(
     "--aim/--no-aim",
     default=True,

@@ -5,10 +5,10 @@ puts them together, clips to valid pixels and judges success itself. Labels are 
 images: a true label is nowhere an argument. No framework: the classifier comes as two callables.
 
 Ours: norms are of pixels from 0 to 255; the batched order; and when an image is done. With ``batch=1`` the order is the paper's,
-one image after the other; with ``batch=B`` the steps of B images are taken from the same r, those that flip their own image are
-accepted, and the sign of their sum is one step. The paper leaves an image alone once its label has flipped; here it goes on to
-act until the classifier is sure of it (``confidence``), which makes r hold for images it was not made from. ``batch=1,
-confidence=0`` is the paper's algorithm, step by step.
+one image after the other; with ``batch=B`` the steps of B images are taken from the same r, and the sign of their sum is one
+step. The paper leaves an image alone once its label has flipped, and takes a step only if that flips it; here (``confidence``
+above 0) it goes on to act until the classifier is sure of it, which makes r hold for images it was not made from, and every step
+towards that counts. ``batch=1, confidence=0`` is the paper's algorithm, step by step.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import numpy as np
 
 from edge_derm.errors import DataError
 
-# Real-valued pixels, float32 [N, S, S, 3] in 0 … 255 → probabilities [N, C]; with labels int64 [N] → derivative of each
-# image's cross-entropy by its pixels, float32 [N, S, S, 3].
+# Real-valued pixels, float32 [N, S, S, 3] in 0 … 255 → probabilities [N, C]; with labels int64 [N] → those, which it needs anyway,
+# and the derivative of each image's cross-entropy by its pixels, float32 [N, S, S, 3].
 Predict = Callable[[np.ndarray], np.ndarray]
-Gradient = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Gradient = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+LATEST = 128  # images that ``enough`` looks back over
 PILOT, AIMS = 128, 12  # of ``craft_any``
 
 
@@ -39,7 +40,7 @@ class Perturbation:
     radius: float  # ξ; the norm of ``pixels`` never exceeds it
     target: int | None  # the class wanted; None: any other than the answer on the clean image
     images: int = 0  # crafted from so many; 0: a random control
-    history: tuple[float, ...] = ()  # share of those images that it moves, after each pass
+    history: tuple[float, ...] = ()  # share of those images that it moves, after each of several passes
     aim: int | None = None  # the class that one without a target was made towards
 
 
@@ -50,13 +51,18 @@ def radius_of(images: np.ndarray, *, norm: float, zeta: float) -> float:
 
 def size_of(r: np.ndarray, norm: float) -> float:
     """‖r‖_p in float64."""
-    flat = np.abs(np.asarray(r, np.float64)).ravel()
-    return float(flat.max(initial=0)) if math.isinf(norm) else math.sqrt(float(flat @ flat))
+    if math.isinf(norm):
+        return float(np.abs(np.asarray(r, np.float64)).max(initial=0))
+    return math.sqrt(
+        float(np.square(r, dtype=np.float64).sum())
+    )  # an inner product would wake the threads of the BLAS
 
 
 def step(gradient: np.ndarray, size: float, *, targeted: bool) -> np.ndarray:
     """One sign-gradient step: up the loss of the present answer, or down the loss of the target."""
-    return np.sign(gradient).astype(np.float32) * np.float32(-size if targeted else size)
+    signs = np.sign(gradient, dtype=np.float32)
+    signs *= np.float32(-size if targeted else size)
+    return signs
 
 
 def accept(answers: np.ndarray, clean: np.ndarray, target: int | None) -> np.ndarray:
@@ -90,7 +96,8 @@ def add(images: np.ndarray, r: np.ndarray) -> np.ndarray:
             "craft it again at the size of this model's input",
             code="audit-shape",
         )
-    return np.clip(images.astype(np.float32) + r, 0, 255)
+    seen = np.add(images, r, dtype=np.float32)
+    return np.clip(seen, 0, 255, out=seen)
 
 
 def craft(
@@ -105,6 +112,7 @@ def craft(
     passes: int = 3,
     batch: int = 16,
     confidence: float = 0.95,
+    enough: float = 1.0,
     seed: int = 0,
 ) -> Perturbation:
     """Make a universal perturbation from unlabelled images.
@@ -116,31 +124,33 @@ def craft(
         passes: over the images, in a new random order each time; with ``confidence`` 0 it ends once all are moved.
         batch: images a step; 1 is the paper's order.
         confidence: an image is left alone once it is flipped and the target has this probability (any other label than the
-            clean one has, together, where there is no target); 0: once it is flipped.
+            clean one has, together, where there is no target); 0: once it is flipped, by steps that flip it at once.
+        enough: end early, once r moved more than this share of the last ``LATEST`` images before they acted, which in the first
+            pass it was not made from; 1: never.
 
     Returns:
-        The r after the pass that moved most of ``images``.
+        The r after the pass that moved most of ``images``; ``history`` is empty after a single pass, which nothing is judged by.
 
     Raises:
         DataError: ``audit-empty`` (no image), ``audit-norm``, ``audit-radius``.
     """
     _check(images, norm, radius)
     size = share * (radius if math.isinf(norm) else radius / math.sqrt(images[0].size))
-    clean = predict(images.astype(np.float32)).argmax(axis=1)
+    rule = _Rule(predict, gradient, norm, radius, size, target, confidence)
+    # what an image is pushed away from, or towards
+    labels = _answers(predict, images) if target is None else np.full(len(images), target, np.int64)
     rng = np.random.default_rng(seed)
     r = best = np.zeros(images.shape[1:], np.float32)
     history: list[float] = []
     for _ in range(passes):
         order = rng.permutation(len(images))
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            r = _improve(
-                r, images[rows], clean[rows], predict, gradient, norm, radius, target, size, confidence
-            )
-        moved = float(accept(predict(add(images, r)).argmax(axis=1), clean, target).mean())
+        r, ended = _pass(r, images, labels, order, rule, batch=batch, enough=enough)
+        if passes == 1:  # nothing to choose from
+            return Perturbation(r, norm, radius, target, len(images))
+        moved = float(accept(_answers(predict, add(images, r)), labels, target).mean())
         best = r if not history or moved > max(history) else best
         history.append(moved)
-        if moved == 1 and confidence == 0:
+        if ended or (moved == 1 and confidence == 0):
             break
     return Perturbation(best, norm, radius, target, len(images), tuple(history))
 
@@ -161,7 +171,7 @@ def craft_any(
         One with ``target`` None, and ``aim`` where it was made towards a class.
     """
     plain = craft(images, predict=predict, gradient=gradient, seed=seed, **choices)
-    clean = predict(images.astype(np.float32)).argmax(axis=1)
+    clean = _answers(predict, images)
     few = images[np.random.default_rng([seed, 11]).permutation(len(images))[:PILOT]]
     gained = predict(add(few, plain.pixels)).mean(axis=0)
 
@@ -170,9 +180,9 @@ def craft_any(
         return craft(made_from, predict=predict, gradient=gradient, target=aim, seed=seed, **given)
 
     def moved(r: Perturbation, judged: np.ndarray, before: np.ndarray) -> float:
-        return float(accept(predict(add(judged, r.pixels)).argmax(axis=1), before, None).mean())
+        return float(accept(_answers(predict, add(judged, r.pixels)), before, None).mean())
 
-    said = predict(few.astype(np.float32)).argmax(axis=1)
+    said = _answers(predict, few)
     aims = np.argsort(-gained, kind="stable")[:AIMS].tolist()
     aim = max(aims, key=lambda c: moved(towards(few, c, passes=1), few, said))
     aimed = towards(images, aim)
@@ -182,32 +192,69 @@ def craft_any(
     return replace(aimed, target=None, aim=aim, history=(share,))
 
 
-def _improve(
+@dataclass(frozen=True)
+class _Rule:
+    """Who is asked, what a step is and when an image is done: as for ``craft``; ``size`` of a step in units of a pixel."""
+
+    predict: Predict
+    gradient: Gradient
+    norm: float
+    radius: float
+    size: float
+    target: int | None
+    confidence: float
+
+
+def _pass(
     r: np.ndarray,
     images: np.ndarray,
-    clean: np.ndarray,
-    predict: Predict,
-    gradient: Gradient,
-    norm: float,
-    radius: float,
-    target: int | None,
-    size: float,
-    confidence: float,
-) -> np.ndarray:
-    """r after one batch: images that are not done yet each take a step; those that it moves decide."""
-    p = predict(add(images, r))
-    sure = p[:, target] if target is not None else 1 - p[np.arange(len(p)), clean]
-    waiting = ~(accept(p.argmax(axis=1), clean, target) & (sure >= confidence))
-    images, clean = images[waiting], clean[waiting]
-    if not len(images):
-        return r
-    labels = clean if target is None else np.full(len(images), target, np.int64)
-    steps = step(gradient(add(images, r), labels), size, targeted=target is not None)
-    moved = accept(predict(add(images, r + steps)).argmax(axis=1), clean, target)
-    if not moved.any():
-        return r
-    together = np.sign(steps[moved].sum(axis=0)) * np.float32(size)
-    return project(r + together, norm=norm, radius=radius)
+    labels: np.ndarray,
+    order: np.ndarray,
+    rule: _Rule,
+    *,
+    batch: int,
+    enough: float,
+) -> tuple[np.ndarray, bool]:
+    """r after the images in this order, and whether it ended early: more than ``enough`` of the latest were moved as they came."""
+    waiting, latest = 1.0, np.zeros(0, bool)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        r, moved, waiting = _improve(r, images[rows], labels[rows], rule, together=waiting > 0.5)
+        latest = np.concatenate([latest, moved])[-LATEST:]
+        if len(latest) == LATEST and latest.mean() > enough:
+            return r, True
+    return r, False
+
+
+def _improve(
+    r: np.ndarray, images: np.ndarray, labels: np.ndarray, rule: _Rule, *, together: bool
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """r after one batch, which images it moved before, and the share that was not done: those each take a step.
+
+    Args:
+        labels: what each image is pushed towards, or away from. together: ask for answers and slopes in one, which takes less
+            time where most images are expected to need their slopes.
+    """
+    targeted, seen = rule.target is not None, add(images, r)
+    p, slopes = rule.gradient(seen, labels) if together else (rule.predict(seen), None)
+    sure = p[np.arange(len(p)), labels]
+    before = accept(p.argmax(axis=1), labels, rule.target)
+    waiting = ~(before & ((sure if targeted else 1 - sure) >= rule.confidence))
+    if not waiting.any():
+        return r, before, 0.0
+    slopes = rule.gradient(seen[waiting], labels[waiting])[1] if slopes is None else slopes[waiting]
+    steps = step(slopes, rule.size, targeted=targeted)
+    if rule.confidence == 0:
+        then = _answers(rule.predict, add(images[waiting], r + steps))
+        steps = steps[accept(then, labels[waiting], rule.target)]
+    if len(steps):
+        joint = step(steps.sum(axis=0), rule.size, targeted=False)
+        r = project(r + joint, norm=rule.norm, radius=rule.radius)
+    return r, before, float(waiting.mean())
+
+
+def _answers(predict: Predict, pixels: np.ndarray) -> np.ndarray:
+    return predict(pixels.astype(np.float32, copy=False)).argmax(axis=1)
 
 
 def control(shape: tuple[int, ...], *, norm: float, radius: float, kind: str, seed: int = 0) -> Perturbation:

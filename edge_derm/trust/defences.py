@@ -71,7 +71,7 @@ def hidden_behind(
     def predict_behind(pixels: np.ndarray) -> np.ndarray:
         return predict(seen(pixels))
 
-    def gradient_behind(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def gradient_behind(pixels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return gradient(seen(pixels), labels)
 
     return predict_behind, gradient_behind
