@@ -16,7 +16,7 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -84,14 +84,25 @@ def judge(parent: Path, path: Path, data: str, part: str) -> dict[str, Any]:
         family: Classifier.open(bundle, kernels=kernels).predict(pixels)
         for family, kernels in FAMILIES.items()
     }
-    figures = parity.compare(found, wanted, targets, groups=chosen.groups)
+    return figures(part, found, wanted, targets, chosen.groups)
+
+
+def figures(
+    part: str,
+    found: Mapping[str, np.ndarray],
+    wanted: np.ndarray,
+    targets: np.ndarray,
+    groups: Sequence[str],
+) -> dict[str, Any]:
+    """Probabilities [N, C] of both kernel families beside the parent's."""
+    compared = parity.compare(found, wanted, targets, groups=groups)
     told = ("accuracy_difference", "agreement", "agreement_intervals", "max_abs_probability_error")
     return {
         "part": part,
         "images": len(targets),
         "accuracy_float": float((wanted.argmax(axis=1) == targets).mean()),
-        "accuracy": figures["accuracy_deployed_by_kernels"],
-        **{key: figures[key] for key in told},
+        "accuracy": compared["accuracy_deployed_by_kernels"],
+        **{key: compared[key] for key in told},
         "ece_float": ece(wanted, targets),
         "ece": {family: ece(p, targets) for family, p in found.items()},
     }
