@@ -14,6 +14,7 @@ that every bundle's file holds. Files in ``--work`` are kept: the command goes o
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 from dataclasses import dataclass
@@ -38,11 +39,11 @@ WORKER = Path(__file__).with_name("quantizer.py")
 GIVEN: dict[str, tuple[str, ...]] = {
     "network": (
         *("static-averaged", "static", "static-octav", "static-mse", "static-gptq"),
-        *("static16", "dynamic", "dynamic-octav", "weights"),
+        *("static16", "dynamic", "weights"),
     ),
     "levelled": ("static",),
     "prepared": ("static",),
-    "rounded": ("static16", "dynamic", "weights"),
+    "rounded": ("static16", "dynamic"),
 }
 
 
@@ -68,10 +69,10 @@ def judged(parent: Path, bundle: Bundle, data: str) -> list[Judged]:
     return found
 
 
-def describe(model: bytes, parts: Sequence[Judged], *, more_bytes: int = 0) -> dict[str, Any]:
-    """Size and figures of one .tflite; ``missing`` says why where it does not run here."""
+def describe(model: bytes, parts: Sequence[Judged]) -> dict[str, Any]:
+    """Size and figures of one .tflite with its normalisation inside; ``missing`` says why where it does not run here."""
     kinds = {tensor.dtype for tensor in parse(model).tensors}
-    row = {"size_bytes": len(model) + more_bytes, "integer": not kinds & {"float32", "float16"}}
+    row = {"size_bytes": len(model), "integer": not kinds & {"float32", "float16"}}
     try:
         running = {family: Classifier.of(model, kernels=kernels) for family, kernels in FAMILIES.items()}
     except EdgeDermError as error:
@@ -129,25 +130,27 @@ def rows_of(run: Path, work: Path, data: str, python: Path) -> tuple[list[dict[s
     bundle = open_bundle(bundles["int8"][0])
     folder = given(run, work / f"{run.name}.given", data)
     answers = {source: quantised(python, folder, source) for source in GIVEN}
-    parts, rows = judged(run, bundle, data), []
-    plain = (folder / "network.tflite").read_bytes()
-    more = len(embed_metadata(plain, labels=bundle.manifest.labels)) - len(plain)
+    rows: list[dict[str, Any]] = []
+    parts = functools.cache(lambda: judged(run, bundle, data))  # not needed where all was judged before
 
-    def judge(by: str, source: str, name: str, model: Path, answer: dict[str, Any], more_bytes: int) -> None:
+    def judge(by: str, source: str, name: str, model: Path, answer: dict[str, Any]) -> None:
         note = folder / f"{by}.{source}.{name}.json"
         if not note.is_file():
-            told = {} if "missing" in answer else describe(model.read_bytes(), parts, more_bytes=more_bytes)
+            told = {}
+            if "missing" not in answer:
+                known = embed_metadata(model.read_bytes(), labels=bundle.manifest.labels)
+                told = describe(known, parts())
             head = {"run": run.name, "by": by, "given": source, "recipe": name}
             files.write_json(note, clean({**head, **answer, **told}))
         rows.append(json.loads(note.read_text(encoding="utf-8")))
         print(tell(rows[-1]), flush=True)
 
     for name, (path, _) in bundles.items():
-        judge("edge-derm", "network", name, path / "model.tflite", {}, 0)
+        judge("edge-derm", "network", name, path / "model.tflite", {})
     for source, names in GIVEN.items():
         for name in names:
             model = folder / source / f"{name}.tflite"
-            judge("ai-edge-quantizer", source, name, model, answers[source]["made"][name], more)
+            judge("ai-edge-quantizer", source, name, model, answers[source]["made"][name])
     return rows, answers["network"]["version"]
 
 

@@ -38,7 +38,6 @@ RECIPES = {
     "static-gptq": lambda: static(Algorithm.GPTQ, KERNELS[2:]),
     "static16": recipe.static_wi8_ai16,
     "dynamic": recipe.dynamic_wi8_afp32,
-    "dynamic-octav": lambda: recipe.dynamic_wi8_afp32(algorithm_key=Algorithm.OCTAV),
     "weights": recipe.weight_only_wi8_afp32,
 }
 
