@@ -109,9 +109,9 @@ def export(
     model, run = runs.load(source)
     names = tuple(run["classes"]) if run else read_labels(labels, why=f"{source} does not carry them")
     size_px = exporting.input_size(model)
-    images = calibration_images(
-        source, run, data, size_px, needed=exporting.needs_calibration(recipe), seed=seed
-    )
+    known = bool((run.get("data") or {}).get("spec"))
+    needed = exporting.needs_images(recipe, rounding, known=known)
+    images = calibration_images(source, run, data, size_px, needed=needed, seed=seed)
     product = exporting.export(
         model,
         recipe="float32" if recipe == "onnx" else recipe,

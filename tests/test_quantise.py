@@ -120,6 +120,34 @@ def test_reconstruction_is_nearer_to_the_parent_than_nearest_rounding(chain_mode
 
 
 @pytest.mark.slow
+def test_dynamic_rounds_by_reconstruction_where_images_are_known_and_only_what_the_file_rounds(
+    chain_model, chain_pixels
+):
+    """Kernels of this network are too small for the converter to make them int8: the file stays its parent."""
+    wanted = probabilities(chain_model, chain_pixels)
+    for rounding, images in (("reconstruct", chain_pixels), ("nearest", None)):
+        made = exporting.export(chain_model, recipe="dynamic", calibration=images)
+        assert made.rounding == rounding
+        assert np.abs(Classifier.of(made.model).predict(chain_pixels) - wanted).max() <= 1e-4
+    with pytest.raises(ModelError) as caught:
+        exporting.export(chain_model, recipe="dynamic", rounding="reconstruct")
+    assert caught.value.code == "calibration-missing"
+
+
+def test_small_kernels_stay_as_they_are_where_that_is_asked_for(chain, chain_pixels):
+    rounded = reconstruct.reconstruct(chain, chain_pixels, lambda name, values: values, least=150)
+    kept = [np.array_equal(a.kernel, b.kernel) for a, b in zip(chain, rounded)]
+    assert kept == [layer.kernel.size < 150 for layer in chain] and 0 < sum(kept) < len(kept)
+
+
+def test_images_are_looked_at_where_a_recipe_gains_by_them():
+    needs = exporting.needs_images
+    assert needs("int8") and needs("int16x8", "nearest") and needs("dynamic", "reconstruct")
+    assert needs("dynamic", known=True) and not needs("dynamic")
+    assert not needs("dynamic", "nearest", known=True) and not needs("float32", known=True)
+
+
+@pytest.mark.slow
 def test_other_structures_are_exported_with_nearest_rounding_unless_asked_otherwise(chain_pixels):
     image = keras.Input((48, 48, 3))
     x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)

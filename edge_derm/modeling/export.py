@@ -27,6 +27,8 @@ from firmware_bridge.summary import Summary
 
 RECIPES = ("float32", "float16", "dynamic", "int8", "int16x8")
 CALIBRATED = ("int8", "int16x8")
+ROUNDED = (*CALIBRATED, "dynamic")  # recipes whose int8 weights may be chosen on images
+LEAST = 1024  # weights of a kernel that the converter makes int8 in ``dynamic``; smaller ones stay float32
 ROUNDINGS = ("reconstruct", "nearest")
 TRAINED = "trained"  # rounding of a network that was trained with int8 simulated
 EDGES = {"int8": ("int8", "uint8", "float32")}  # others: float32 only
@@ -71,10 +73,10 @@ def export(
         model: one image in, float [N, S, S, 3] in pixel/128 − 1; probabilities out, or logits, behind which a softmax is put.
         recipe: ``float32``, ``float16`` (weights), ``dynamic`` (int8 weights), ``int8``, ``int16x8`` (activations × weights).
         io: tensors at the edge, ``int8``, ``uint8`` or ``float32``; default int8 for ``int8``, float32 otherwise.
-        calibration: preprocessed images, uint8 [N, S, S, 3], for ``int8`` and ``int16x8``. Black and white are added, so that
-            the input scale is exactly 1/128: a uint8 input is the pixel, an int8 input the pixel − 128.
-        rounding: of the weights in ``int8`` and ``int16x8``: ``reconstruct`` (``compression.quantise``: keeps each layer's output;
-            networks of the MobileNet family only), ``nearest`` (the converter's own), None: the first that the model allows.
+        calibration: preprocessed images, uint8 [N, S, S, 3], for ``int8`` and ``int16x8``, and for ``reconstruct``. Black and
+            white are added, so that the input scale is exactly 1/128: a uint8 input is the pixel, an int8 input the pixel − 128.
+        rounding: of int8 weights: ``reconstruct`` (``compression.quantise``: keeps each layer's output; networks of the MobileNet
+            family, and images, only), ``nearest`` (the converter's own), None: the first that is possible.
         ranges: of a model trained with int8 simulated, by the layer whose output they are of; ``int8`` then takes them and the
             weights as they are, unless ``rounding`` says otherwise.
         sensitivity: also measure what the rounding of each layer costs alone (``int8`` by reconstruction).
@@ -87,7 +89,7 @@ def export(
     need_tensorflow("export")
     io = check_choice(recipe, io)
     size_px = input_size(model)
-    if recipe in CALIBRATED and (calibration is None or not len(calibration)):
+    if needs_images(recipe, rounding) and (calibration is None or not len(calibration)):
         raise ModelError(
             f"recipe {recipe}: expected calibration images, got none: give --data", code="calibration-missing"
         )
@@ -98,7 +100,7 @@ def export(
             code="recipe-sensitivity",
         )
     table: Sequence[Mapping[str, Any]] = ()
-    if ranges and rounding is None and recipe in CALIBRATED:
+    if ranges and rounding is None and recipe in ROUNDED:
         fused, rounding = fusing.fuse(model, ranges if recipe == "int8" else None), TRAINED
     else:
         fused, rounding, table = _prepared(model, recipe, rounding, calibration, sensitivity)
@@ -111,18 +113,19 @@ def _prepared(
     model: keras.Model, recipe: str, rounding: str | None, pixels: np.ndarray | None, sensitivity: bool
 ) -> tuple[keras.Model, str | None, Sequence[Mapping[str, Any]]]:
     """The model to convert, how its weights were rounded, and what each rounding costs alone."""
-    if recipe not in CALIBRATED:
+    if recipe not in ROUNDED:
         return fusing.fuse(model), None, ()
     if rounding not in (None, *ROUNDINGS):
         raise ModelError(
             f"rounding: expected {' or '.join(ROUNDINGS)}, got {rounding!r}", code="recipe-rounding"
         )
+    if rounding == "nearest" or (rounding is None and pixels is None):
+        return fusing.fuse(model), "nearest", ()
     assert pixels is not None
     try:
-        if rounding == "nearest":
-            return fusing.fuse(model), "nearest", ()
-        if recipe == "int16x8":
-            return fusing.fuse(quantise.prepare_weights(model, pixels)), "reconstruct", ()
+        if recipe != "int8":
+            least = LEAST if recipe == "dynamic" else 0
+            return fusing.fuse(quantise.prepare_weights(model, pixels, least=least)), "reconstruct", ()
         prepared = quantise.prepare(model, pixels, sensitivity=sensitivity)
         return fusing.fuse(prepared.model, prepared.ranges), "reconstruct", prepared.sensitivity
     except ModelError as error:
@@ -143,9 +146,10 @@ def check_choice(recipe: str, io: str | None) -> str:
     return io or allowed[0]
 
 
-def needs_calibration(recipe: str) -> bool:
-    """Whether a recipe looks at images."""
-    return recipe in CALIBRATED
+def needs_images(recipe: str, rounding: str | None = None, *, known: bool = False) -> bool:
+    """Whether to look at images: where a recipe cannot do without, and where it gains by them and they are known."""
+    gains = recipe in ROUNDED and rounding != "nearest"
+    return recipe in CALIBRATED or gains and (known or rounding == "reconstruct")
 
 
 def convert(

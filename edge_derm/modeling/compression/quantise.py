@@ -49,9 +49,14 @@ def prepare(model: keras.Model, pixels: np.ndarray, *, sensitivity: bool = False
     return Prepared(unfold(model, chain), chain, by_output(model, ranges), table)
 
 
-def prepare_weights(model: keras.Model, pixels: np.ndarray) -> keras.Model:
-    """The network for recipes whose activations are finer than int8: only the rounding of weights is chosen."""
-    return unfold(model, reconstruct(fold(model), pixels[:ROUNDED_ON], lambda name, values: values))
+def prepare_weights(model: keras.Model, pixels: np.ndarray, *, least: int = 0) -> keras.Model:
+    """The network for recipes whose activations are finer than int8: only the rounding of weights is chosen.
+
+    Args:
+        least: kernels with fewer weights stay as they are.
+    """
+    exact = fold(model)
+    return unfold(model, reconstruct(exact, pixels[:ROUNDED_ON], lambda name, values: values, least=least))
 
 
 def level(

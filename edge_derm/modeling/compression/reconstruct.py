@@ -53,13 +53,19 @@ def round_nearest(layer: Layer) -> Layer:
 
 
 def reconstruct(
-    chain: Sequence[Layer], pixels: np.ndarray, quantise: Quantise, *, damping: float = DAMPING
+    chain: Sequence[Layer],
+    pixels: np.ndarray,
+    quantise: Quantise,
+    *,
+    damping: float = DAMPING,
+    least: int = 0,
 ) -> tuple[Layer, ...]:
     """The chain with every kernel on its int8 grid.
 
     Args:
         pixels: uint8 [N, S, S, 3]; a few hundred training images.
         quantise: what happens to the activations (``quantiser``).
+        least: kernels with fewer weights stay as they are.
     """
     exact = deployed = pixels.astype(np.float32) / 128 - 1
     rounded: list[Layer] = []
@@ -69,7 +75,7 @@ def reconstruct(
                 POOL, np.asarray(pool(layer, deployed))
             )
         wanted, inputs = _affine(layer, exact), _inputs(layer, deployed)
-        best = _fit(layer, inputs, wanted, damping)
+        best = layer if layer.kernel.size < least else _fit(layer, inputs, wanted, damping)
         rounded.append(best)
         exact, deployed = _clip(wanted), quantise(layer.name, _clip(_outputs(best, inputs)))
         shape = (len(pixels), *_sides(layer, exact, len(pixels)), exact.shape[-1])
