@@ -22,6 +22,7 @@ pictures in minutes, to try the command.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections import defaultdict
@@ -134,6 +135,14 @@ def bundle_of(work: Path, name: str, run: Path, spec: str, seed: int) -> Bundle:
     if not path.is_dir():
         making.export(run, path, data=spec, recipe="int8", seed=seed)
     return open_bundle(path)
+
+
+def judged(work: Path, name: str, run: Path, bundle: Bundle, spec: str, seed: int) -> dict[str, Any]:
+    """``judge``'s figures, counted anew where they are missing or older than the bundle."""
+    kept = work / f"{name}.judged.json"
+    if not kept.is_file() or kept.stat().st_mtime < bundle.path.stat().st_mtime:
+        write_json(kept, clean(judge(run, bundle, spec, seed)))
+    return dict(json.loads(kept.read_text("utf-8")))
 
 
 def judge(run: Path, bundle: Bundle, spec: str, seed: int) -> dict[str, Any]:
@@ -308,7 +317,10 @@ def main(
         deployed = {name: folders[name] for name, step in plan.items() if step.deployed and not train_only}
         bundles = {name: bundle_of(place, name, folder, data, seed) for name, folder in deployed.items()}
         if hold_out:
-            found[seed] = {name: judge(folders[name], bundle, data, seed) for name, bundle in bundles.items()}
+            found[seed] = {
+                name: judged(place, name, folders[name], bundle, data, seed)
+                for name, bundle in bundles.items()
+            }
             tell(seed, found[seed])
     if train_only or not hold_out:
         return  # nothing is judged
