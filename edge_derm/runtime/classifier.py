@@ -51,6 +51,7 @@ class Classifier:
         self._floor = engine.outputs[0].scale / 2 or 1e-12
         self._shape = (manifest.input.size_px, manifest.input.size_px, 3)
         self._fitted = _is_fitted(manifest)
+        self._plain = not self._fitted and manifest.output.activation == "softmax"
         self.manifest = manifest
 
     @classmethod
@@ -186,7 +187,7 @@ class Classifier:
 
     def calibrated(self, raw: np.ndarray) -> np.ndarray:
         """float32 [N, C]: probabilities from ``raw`` scores by everything the manifest holds."""
-        if not self._fitted and self.manifest.output.activation == "softmax":
+        if self._plain:
             return decision.normalise(raw)
         fitted = self.manifest.calibration or Calibration()
         return self.temper(raw, self.manifest.temperature, scale=fitted.scale, shift=fitted.shift)

@@ -70,8 +70,8 @@ def normalise(p: np.ndarray) -> np.ndarray:
     A row that does so to the precision of float32 stays as it is. Totals are taken in double precision: an image's does not
     depend on how many stand beside it.
     """
-    if p.size == p.shape[-1]:  # one image, where every NumPy call counts
-        total = sum(p.ravel().tolist())
+    if len(p) == 1 and p.ndim == 2:  # one image, where every NumPy call counts
+        total = sum(p.tolist()[0])
         if total > 0:
             whole = p if abs(total - 1) <= NEAR else p / total
             return whole if whole.dtype == np.float32 else whole.astype(np.float32)
