@@ -138,7 +138,8 @@ def bundle_of(work: Path, name: str, run: Path, spec: str, seed: int) -> Bundle:
 
 
 def judged(work: Path, name: str, run: Path, bundle: Bundle, spec: str, seed: int) -> dict[str, Any]:
-    """``judge``'s figures, counted anew where they are missing or older than the bundle."""
+    """``judge``'s figures, counted anew where they are missing or older than the bundle; after a change to the code that judges,
+    remove ``*.judged.json``."""
     kept = work / f"{name}.judged.json"
     if not kept.is_file() or kept.stat().st_mtime < bundle.path.stat().st_mtime:
         write_json(kept, clean(judge(run, bundle, spec, seed)))

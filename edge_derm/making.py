@@ -29,7 +29,7 @@ from .bundle import (
 from .bundle import onnx
 from .data import PREPROCESSING, split
 from .data.split import again
-from .errors import ModelError
+from .errors import DataError, ModelError
 from .inspecting import inspect, read_file
 from .origin import command_line, provenance_of
 from .runtime import Classifier, golden, load_engine
@@ -109,9 +109,7 @@ def export(
     model, run = runs.load(source)
     names = tuple(run["classes"]) if run else read_labels(labels, why=f"{source} does not carry them")
     size_px = exporting.input_size(model)
-    known = bool((run.get("data") or {}).get("spec"))
-    needed = exporting.needs_images(recipe, rounding, known=known)
-    images = calibration_images(source, run, data, size_px, needed=needed, seed=seed)
+    images = images_for(source, run, data, size_px, recipe=recipe, rounding=rounding, seed=seed)
     product = exporting.export(
         model,
         recipe="float32" if recipe == "onnx" else recipe,
@@ -221,6 +219,29 @@ def store(
     return write_bundle(
         out, manifest, model=model, parts={golden.NAME: (golden.ROLE, vectors), **(parts or {})}
     )
+
+
+def images_for(
+    source: Path,
+    run: dict[str, Any],
+    data: str | None,
+    size_px: int,
+    *,
+    recipe: str,
+    rounding: str | None,
+    seed: int,
+) -> np.ndarray | None:
+    """What a recipe looks at; None where it needs no images, and has no use for any or the run's own are not here."""
+    from .modeling import export as exporting
+
+    needed = exporting.needs_images(recipe, rounding)
+    known = bool((run.get("data") or {}).get("spec")) and not run.get("ranges")
+    if data is not None or needed or not exporting.needs_images(recipe, rounding, known=known):
+        return calibration_images(source, run, data, size_px, needed=needed, seed=seed)
+    try:
+        return calibration_images(source, run, None, size_px, needed=True, seed=seed)
+    except DataError:
+        return None
 
 
 def calibration_images(

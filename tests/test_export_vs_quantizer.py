@@ -68,7 +68,9 @@ def test_the_tool_gets_the_same_network_and_the_weights_that_our_own_files_hold(
             assert np.abs(steps - np.round(steps)).max() <= 0.01, (name, op.name)
 
 
-def test_the_record_holds_every_recipe_and_ours_decides_most_like_float_of_all_integer_files(versus):
+def test_the_record_holds_every_recipe_and_ours_decides_more_like_float_than_any_8_bit_file_of_the_network(
+    versus,
+):
     record = json.loads((BENCHMARKS / "results" / "export_vs_quantizer.json").read_text())
     runs = {row["run"] for row in record["rows"]}
     theirs = {(source, name) for source, names in versus.GIVEN.items() for name in names}

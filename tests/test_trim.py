@@ -3,8 +3,10 @@
 import struct
 from dataclasses import replace
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as fbs
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,4 +114,75 @@ def test_a_damaged_float_model_is_refused_or_scores_as_it_would(tiny_models, jun
     except BundleError:
         return
     changed, shape = at_pixels(damaged, OURS)
-    assert len(changed) == len(damaged) and (changed == damaged) == (shape == OURS)
+    assert (changed == damaged) == (shape == OURS)
+    if shape != OURS:
+        check_only_the_first_kernel_is_divided(damaged, changed)
+
+
+def check_only_the_first_kernel_is_divided(before, after):
+    """Nothing else that the file holds has changed."""
+    old, new = check_model(before), check_model(after)
+    kernel = old.ops[0].inputs[1]
+    assert [(op.name, op.inputs, op.outputs, op.options) for op in old.ops] == [
+        (op.name, op.inputs, op.outputs, op.options) for op in new.ops
+    ]
+    for one, other in zip(old.tensors, new.tensors):
+        assert (one.shape, one.dtype, one.name) == (other.shape, other.dtype, other.name)
+        if one.data is not None:
+            divided = other.data * np.float32(128) if one.index == kernel else other.data
+            assert divided.tobytes() == one.data.tobytes()
+
+
+def with_a_copy(model, *, same_buffer=False, second_subgraph=False):
+    """The model with a further tensor that holds the first kernel's values."""
+    whole = fbs.ModelT.InitFromPackedBuf(model, 0)
+    graph = whole.subgraphs[0]
+    kernel = graph.tensors[graph.operators[0].inputs[1]]
+    copy = fbs.TensorT()
+    copy.name, copy.shape, copy.type, copy.buffer = b"copy", kernel.shape, kernel.type, kernel.buffer
+    copy.quantization = fbs.QuantizationParametersT()
+    if not same_buffer:
+        copy.buffer = len(whole.buffers)
+        whole.buffers.append(fbs.BufferT())
+        whole.buffers[-1].data = whole.buffers[kernel.buffer].data
+    graph.tensors.append(copy)
+    if second_subgraph:
+        whole.subgraphs.append(fbs.ModelT.InitFromPackedBuf(model, 0).subgraphs[0])
+    builder = flatbuffers.Builder(0)
+    builder.Finish(whole.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_weights_that_another_part_of_the_file_may_read_stay(tiny_models):
+    model = tiny_models["float32"]
+    check_only_the_first_kernel_is_divided(model, at_pixels(model, OURS)[0])
+    apart = with_a_copy(model)
+    check_only_the_first_kernel_is_divided(apart, at_pixels(apart, OURS)[0])
+    shared = with_a_copy(model, same_buffer=True)
+    assert at_pixels(shared, OURS) == (shared, OURS)
+    twice = with_a_copy(model, second_subgraph=True)
+    assert at_pixels(twice, OURS) == (twice, OURS)
+
+
+def test_two_buffers_of_the_same_bytes_are_not_divided_as_one(tiny_models):
+    data = bytearray(with_a_copy(tiny_models["float32"]))
+    graph = check_model(bytes(data))
+    kernel = graph.tensor(graph.ops[0].inputs[1]).data.tobytes()
+    first = bytes(data).index(kernel)
+    second = bytes(data).index(kernel, first + 1)
+    for at in range(0, second, 4):  # the field that leads to the second vector now leads to the first
+        if at + struct.unpack_from("<I", data, at)[0] == second - 4:
+            struct.pack_into("<i", data, at, first - 4 - at)
+            break
+    forged = bytes(data)
+    try:
+        check_model(forged)
+    except BundleError:  # an offset that leads backwards is refused: turn the pair round
+        data = bytearray(with_a_copy(tiny_models["float32"]))
+        for at in range(0, first, 4):
+            if at + struct.unpack_from("<I", data, at)[0] == first - 4:
+                struct.pack_into("<I", data, at, second - 4 - at)
+        forged = bytes(data)
+        check_model(forged)
+    assert forged.count(kernel) == 2
+    assert at_pixels(forged, OURS) == (forged, OURS)

@@ -119,7 +119,7 @@ def _prepared(
         raise ModelError(
             f"rounding: expected {' or '.join(ROUNDINGS)}, got {rounding!r}", code="recipe-rounding"
         )
-    if rounding == "nearest" or (rounding is None and pixels is None):
+    if rounding == "nearest" or (rounding is None and (pixels is None or not len(pixels))):
         return fusing.fuse(model), "nearest", ()
     assert pixels is not None
     try:

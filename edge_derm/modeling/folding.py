@@ -38,7 +38,7 @@ def folded(model: keras.Model) -> keras.Model:
 
     try:
         twin = keras.models.clone_model(model, clone_function=copy)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, NotImplementedError):  # a layer without a configuration
         return model
     for layer in model.layers:
         if layer.name not in before and layer.get_weights():
@@ -60,7 +60,8 @@ def _convolution_before(norm: Any, model: keras.Model) -> Any:
     alone = len(layer._inbound_nodes) == 1 and len(layer._outbound_nodes) == 1
     fits = type(layer) in _CONVOLUTIONS and getattr(layer, "data_format", "channels_last") == "channels_last"
     linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
-    return layer if alone and fits and linear and layer in model.layers else None
+    inside = layer in model.layers and not any(layer.output is output for output in model.outputs)
+    return layer if alone and fits and linear and inside else None
 
 
 def _joined(convolution: Any, norm: Any) -> tuple[list[np.ndarray], np.ndarray]:

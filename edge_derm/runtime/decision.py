@@ -68,7 +68,7 @@ def normalise(p: np.ndarray) -> np.ndarray:
     """float32 [N, C]: rows of probabilities as they were rounded, made to sum to 1; a row of zeros becomes uniform.
 
     A row that does so to the precision of float32 stays as it is. Totals are taken in double precision: an image's does not
-    depend on how many stand beside it.
+    depend on how many stand beside it, but for the last bit of a double.
     """
     if len(p) == 1 and p.ndim == 2:  # one image, where every NumPy call counts
         total = sum(p.tolist()[0])

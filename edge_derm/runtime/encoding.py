@@ -73,9 +73,8 @@ def _flip(images: np.ndarray, view: np.ndarray) -> None:
 
 
 def _centred(shape: tuple[int, ...], factor: float) -> Write:
-    own = np.empty(
-        shape, np.uint8
-    )  # memory that is touched every time is in the caches more often than new memory
+    # Memory that is touched every time is in the caches more often than new memory.
+    own = np.empty(shape, np.uint8)
     numbers = own.view(np.int8)
 
     def write(images: np.ndarray, view: np.ndarray) -> None:

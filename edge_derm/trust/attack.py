@@ -53,9 +53,8 @@ def size_of(r: np.ndarray, norm: float) -> float:
     """‖r‖_p in float64."""
     if math.isinf(norm):
         return float(np.abs(np.asarray(r, np.float64)).max(initial=0))
-    return math.sqrt(
-        float(np.square(r, dtype=np.float64).sum())
-    )  # an inner product would wake the threads of the BLAS
+    # An inner product would wake the threads of the BLAS.
+    return math.sqrt(float(np.square(r, dtype=np.float64).sum()))
 
 
 def step(gradient: np.ndarray, size: float, *, targeted: bool) -> np.ndarray:
