@@ -64,8 +64,8 @@ def at_pixels(model: bytes, shape: Input) -> tuple[bytes, Input]:
 def without_division(model: bytes, shape: Input) -> tuple[bytes, Input]:
     """``model`` on pixel − 128 where it was on (pixel − 128) / 2ⁿ: the first convolution's weights are divided instead.
 
-    A power of two moves no bit of any product or sum. The input is four times the pixels' bytes and not in the caches: to go over
-    it once less takes a twentieth off a small network's time. Any other model, or normalisation, comes back as it is.
+    A power of two moves no bit of any product or sum. The input is four times the pixels' bytes and not in the caches: it is gone
+    over once less. Any other model, or normalisation, comes back as it is.
     """
     (std, *others), mean = shape.std, set(shape.mean)
     if set(others) - {std} or mean != {128.0} or std <= 0 or math.frexp(std)[0] != 0.5 or std == 1:
