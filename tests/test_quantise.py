@@ -8,8 +8,9 @@ import pytest
 keras = pytest.importorskip("keras", reason="Keras is not installed")
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 from chain_models import softmax  # noqa: E402
+from edge_derm import making  # noqa: E402
 from edge_derm.data import open_dataset  # noqa: E402
-from edge_derm.errors import ModelError  # noqa: E402
+from edge_derm.errors import DataError, ModelError  # noqa: E402
 from edge_derm.modeling import export as exporting  # noqa: E402
 from edge_derm.modeling.compression import chain as chains  # noqa: E402
 from edge_derm.modeling.compression import qat, quantise, reconstruct, sensitivity  # noqa: E402
@@ -145,6 +146,20 @@ def test_images_are_looked_at_where_a_recipe_gains_by_them():
     assert needs("int8") and needs("int16x8", "nearest") and needs("dynamic", "reconstruct")
     assert needs("dynamic", known=True) and not needs("dynamic")
     assert not needs("dynamic", "nearest", known=True) and not needs("float32", known=True)
+
+
+def test_a_run_whose_images_are_elsewhere_is_still_exported_where_none_are_needed(tmp_path):
+    run = {"data": {"spec": str(tmp_path / "gone")}}
+
+    def images(recipe, rounding=None, data=None):
+        return making.images_for(tmp_path, run, data, 32, recipe=recipe, rounding=rounding, seed=0)
+
+    assert images("dynamic") is None and images("dynamic", "nearest") is None and images("float32") is None
+    for asked in ({"recipe": "int8"}, {"recipe": "dynamic", "rounding": "reconstruct"}):
+        with pytest.raises(DataError):
+            images(**asked)
+    with pytest.raises(DataError):  # images that were named have to be there
+        images("dynamic", data=str(tmp_path / "gone too"))
 
 
 @pytest.mark.slow
