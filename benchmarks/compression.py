@@ -115,11 +115,16 @@ def ece(probabilities: np.ndarray, targets: np.ndarray) -> float:
 
 def tell(entry: dict[str, Any]) -> str:
     """One file in one line."""
-    shares = ", ".join(
+    alike = shares(entry["parts"])
+    return f"{entry['run']} {entry['recipe']}: {entry['size_bytes']:,} bytes, decided as {entry['parent']}: {alike}"
+
+
+def shares(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Of each part, how often it was decided alike, by kernel family."""
+    return ", ".join(
         f"{part['part']} " + "/".join(f"{part['agreement'][family]:.4f}" for family in FAMILIES)
-        for part in entry["parts"]
+        for part in parts
     )
-    return f"{entry['run']} {entry['recipe']}: {entry['size_bytes']:,} bytes, decided as {entry['parent']}: {shares}"
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from typing import Any, Iterator, Sequence
 
 import click
 import numpy as np
-from scipy import stats
+from students import mean
 
 from edge_derm import files, inspecting, judging, making
 from edge_derm.bundle import open_bundle
@@ -35,7 +35,7 @@ from edge_derm.runtime import Classifier
 from edge_derm.runtime.attention import Masks, collapse
 from edge_derm.selection import select
 from edge_derm.trust.evaluate import balanced
-from edge_derm.trust.intervals import figure, resample, undefined
+from edge_derm.trust.intervals import resample
 
 ARMS = "mobilenet,d1,d2,d3,d1+attention"
 WHERE = ("float", "int8")
@@ -152,21 +152,12 @@ def compare(
     groups = [name for cell, _ in pairs for name in cell["groups"]]
     return {
         "mean": float(np.mean([of(p, t) for p, t in zip(a, targets)])),
-        "difference": over_seeds(each),
+        "difference": mean(each),
         "difference_by_seed": each,
         "difference_of_images": resample(
             lambda i: float(of(mine[i], truth[i]) - of(other[i], truth[i])), groups
         ),
     }
-
-
-def over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    """The mean with Student's 95 % interval."""
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return {**undefined("one seed", n), "value": mean}
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return figure(mean, mean - half, mean + half, n)
 
 
 def kept_cells(work: Path, name: str) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import numpy as np
-from compression import FAMILIES, PARTS, RECIPES, exported, figures
+from compression import FAMILIES, PARTS, RECIPES, exported, figures, shares
 
 from edge_derm import files, judging, making
 from edge_derm.bundle import Bundle, embed_metadata, open_bundle
@@ -159,11 +159,7 @@ def tell(row: dict[str, Any]) -> str:
     who = f"{row['run']} {row['by']} {row['given']} {row['recipe']}"
     if "missing" in row:
         return f"{who}: {row['missing']}"
-    shares = ", ".join(
-        f"{part['part']} " + "/".join(f"{part['agreement'][family]:.4f}" for family in FAMILIES)
-        for part in row["parts"]
-    )
-    return f"{who}: {row['size_bytes']:,} bytes, decided as in float: {shares}"
+    return f"{who}: {row['size_bytes']:,} bytes, decided as in float: {shares(row['parts'])}"
 
 
 def main() -> None:

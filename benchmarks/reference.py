@@ -32,7 +32,7 @@ from typing import Any, Mapping, Sequence
 
 import click
 import numpy as np
-from scipy import stats
+import students
 
 from edge_derm import calibrating, judging, making
 from edge_derm.bundle import Bundle, open_bundle
@@ -217,15 +217,7 @@ def over_splits(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of the same model on several splits: mean with Student's 95 % interval of each figure of the int8 file."""
 
     def mean(values: Sequence[float]) -> dict[str, Any]:
-        half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-        middle = float(np.mean(values))
-        return {
-            "value": middle,
-            "low": middle - half,
-            "high": middle + half,
-            "n": len(values),
-            "each": values,
-        }
+        return {**students.mean(values), "each": values}
 
     tests = [model["test"]["int8_xnnpack"] for model in models]
     values = {label: [test["auroc"][label]["value"] for test in tests] for label in tests[0]["auroc"]}

@@ -57,7 +57,7 @@ def test_differences_are_of_cells_of_one_seed_and_students_interval_is_scipys():
         assert (found["difference"]["low"], found["difference"]["high"]) == pytest.approx((low, high))
         assert found["difference_of_images"]["value"] == pytest.approx(0.1)
     assert d1["accuracy"]["float"]["mean"] == pytest.approx(1 - np.mean([2, 2, 3]) / 10)
-    assert experiment.over_seeds([0.3])["low"] is None
+    assert experiment.mean([0.3])["low"] is None
 
 
 def test_unequal_costs_are_refused():
