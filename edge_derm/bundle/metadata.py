@@ -61,7 +61,7 @@ def embed_metadata(
             them.
 
     Raises:
-        BundleError: ``model-…`` (not a well-formed .tflite), ``metadata-labels``, ``metadata-model``.
+        BundleError: ``model-…`` (not a well-formed .tflite), ``metadata-labels``, ``graft-model``.
     """
     for label in labels:
         if not label.strip() or len(label.splitlines()) != 1:

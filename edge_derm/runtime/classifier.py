@@ -8,10 +8,10 @@ from typing import Callable, Sequence
 
 import numpy as np
 
-from edge_derm.bundle import Bundle, Calibration, Input, Manifest, describe_model, open_bundle
+from edge_derm.bundle import Bundle, Calibration, Manifest, describe_model, open_bundle
 from edge_derm.bundle.onnx import ROLE as ONNX_ROLE
 from edge_derm.bundle.structure import check_interface, check_model
-from edge_derm.bundle.trim import at_pixels
+from edge_derm.bundle.pixels import at_pixels
 from edge_derm.errors import BackendError, DataError
 from edge_derm.runtime import decision
 from edge_derm.runtime.backends import ONNX_BACKENDS, Engine, load_engine
@@ -34,19 +34,12 @@ class Classifier:
             print(prediction.label, prediction.probabilities[prediction.label])
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        manifest: Manifest,
-        *,
-        shape: Input | None = None,
-        batch_engine: Engine | None = None,
-    ) -> None:
-        """Take loaded engines; ``shape``: how their input is normalised, if not as the manifest says (``bundle.trim``)."""
+    def __init__(self, engine: Engine, manifest: Manifest, *, batch_engine: Engine | None = None) -> None:
+        """Take loaded engines."""
         self._engine = engine
         self._batch_engine = batch_engine
         self._lock = threading.Lock()
-        self._write = encoder(shape or manifest.input, engine.inputs[0])
+        self._write = encoder(manifest.input, engine.inputs[0])
         self._values = values_of(engine)
         self._floor = engine.outputs[0].scale / 2 or 1e-12
         self._shape = (manifest.input.size_px, manifest.input.size_px, 3)
@@ -116,13 +109,13 @@ class Classifier:
     def _load(
         cls, model: bytes, manifest: Manifest, backend: str, kernels: str, threads: int, batch: int
     ) -> Classifier:
-        onnx = backend in ONNX_BACKENDS
-        model, shape = (model, manifest.input) if onnx else at_pixels(model, manifest.input)
+        if backend not in ONNX_BACKENDS:
+            model = at_pixels(model, manifest.input)
         engines = [
             load_engine(model, backend=backend, kernels=kernels, threads=threads, batch=size)
             for size in ([1] if batch == 1 else [1, batch])
         ]
-        return cls(engines[0], manifest, shape=shape, batch_engine=engines[1] if batch != 1 else None)
+        return cls(engines[0], manifest, batch_engine=engines[1] if batch != 1 else None)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_derm.bundle import Bundle
 from edge_derm.bundle.cut import cut
-from edge_derm.bundle.trim import at_pixels
+from edge_derm.bundle.pixels import at_pixels
 from edge_derm.errors import BundleError
 from edge_derm.runtime.backends import load_engine
 from edge_derm.runtime.encoding import encoder
@@ -43,8 +43,8 @@ class DropoutPasses:
         """
         rate, depth = dropout_of(bundle, rate, depth)
         parts = cut(bundle.model, rate=rate, depth=depth, passes=passes)
-        prefix, shape = at_pixels(parts.prefix, bundle.manifest.input)
-        self._prefix = load_engine(prefix, kernels=kernels, threads=threads)
+        shape = bundle.manifest.input
+        self._prefix = load_engine(at_pixels(parts.prefix, shape), kernels=kernels, threads=threads)
         self._suffix = load_engine(parts.suffix, kernels=kernels, threads=threads)
         self._write = encoder(shape, self._prefix.inputs[0])
         self._values = values_of(self._suffix)

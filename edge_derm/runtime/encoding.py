@@ -1,8 +1,8 @@
 """Pixels → what a model's input tensor stores: stored = round((pixel − mean) / std / scale) + zero point.
 
 With this package's own normalisation, pixel/128 − 1 at scale 1/128, that is the pixel itself (uint8) or the
-pixel with its top bit flipped (int8): no arithmetic; a float model whose first weights hold the 1/128 (``bundle.trim``)
-takes it as a number. Any other quantisation goes through a table of 256 entries.
+pixel with its top bit flipped (int8): no arithmetic; LiteRT's float models take the pixel too (``bundle.pixels``). Any other
+quantisation goes through a table of 256 entries.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def encoder(shape: Input, spec: TensorSpec) -> Write:
         write: Write = _copy
     elif plain and spec.dtype == "int8" and np.array_equal(entries[:, 0].view(np.uint8), pixels ^ _TOP_BIT):
         write = _flip
-    elif spec.dtype == "float32" and set(shape.mean) == {128.0} and set(shape.std) <= {1.0, 128.0} and plain:
-        write = _centred(spec.shape, 1 / shape.std[0])
+    elif spec.dtype == "float32" and plain and set(shape.mean) == set(shape.std) == {128.0}:
+        write = _centred
     else:
         write = _lookup(np.ascontiguousarray(entries[:, 0]) if plain else entries)
     return write if shape.colour_order == "rgb" else _reversed(write)
@@ -72,21 +72,9 @@ def _flip(images: np.ndarray, view: np.ndarray) -> None:
     np.bitwise_xor(images, _TOP_BIT, out=view.view(np.uint8))
 
 
-def _centred(shape: tuple[int, ...], factor: float) -> Write:
-    # Memory that is touched every time is in the caches more often than new memory.
-    own = np.empty(shape, np.uint8)
-    numbers = own.view(np.int8)
-
-    def write(images: np.ndarray, view: np.ndarray) -> None:
-        if images.shape == own.shape:
-            np.bitwise_xor(images, _TOP_BIT, out=own)
-            view[...] = numbers
-        else:
-            view[...] = np.bitwise_xor(images, _TOP_BIT).view(np.int8)
-        if factor != 1:  # a power of two, exact in float32
-            np.multiply(view, np.float32(factor), out=view)
-
-    return write
+def _centred(images: np.ndarray, view: np.ndarray) -> None:
+    view[...] = np.bitwise_xor(images, _TOP_BIT).view(np.int8)
+    np.multiply(view, np.float32(1 / 128), out=view)  # a power of two, exact
 
 
 def _lookup(entries: np.ndarray) -> Write:

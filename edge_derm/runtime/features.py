@@ -7,7 +7,7 @@ import numpy as np
 
 from edge_derm.bundle import Bundle
 from edge_derm.bundle.cut import expose
-from edge_derm.bundle.trim import at_pixels
+from edge_derm.bundle.pixels import at_pixels
 from edge_derm.runtime.backends import load_engine
 from edge_derm.runtime.encoding import encoder
 from edge_derm.runtime.known import Known
@@ -22,8 +22,8 @@ class Inside:
         Raises:
             BackendError.
         """
-        model, shape = at_pixels(model, bundle.manifest.input)
-        self._engine = load_engine(model, kernels=kernels, threads=threads)
+        shape = bundle.manifest.input
+        self._engine = load_engine(at_pixels(model, shape), kernels=kernels, threads=threads)
         self._write = encoder(shape, self._engine.inputs[0])
         self._spec = self._engine.outputs[1]
 
