@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from edge_derm.bundle import Input, open_bundle, update_bundle
+from edge_derm.bundle import Calibration, Input, describe_model, open_bundle, update_bundle, write_bundle
 from edge_derm.errors import BackendError, BundleError, DataError
 from edge_derm.runtime import Classifier, load_engine
 
@@ -160,6 +161,43 @@ def test_the_manifests_temperature_is_applied(tiny_bundle: Path, tiny_images: np
     expected = np.sqrt(raw) / np.sqrt(raw).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(hot.predict(tiny_images), expected, atol=1e-6)
     np.testing.assert_array_equal(hot.raw(tiny_images), cold.raw(tiny_images))
+
+
+@pytest.mark.parametrize(
+    "fitted",
+    [
+        {"temperature": 0.7},
+        {"temperature": 30.0, "calibration": Calibration(shift=(0.3, -2.0, 0.0, 5.0))},
+        {"calibration": Calibration(scale=(1.5, 0.2, 1.0, 3.0), shift=(0.0, 0.1, -0.1, 1.0))},
+        {"temperature": 0.004},  # powers that no float64 holds: no table
+    ],
+)
+@pytest.mark.parametrize("recipe", ["int8", "uint8", "int16", "float32"])
+def test_a_table_of_what_was_fitted_gives_what_the_arithmetic_gives(
+    tiny_models: Mapping[str, bytes],
+    tmp_path: Path,
+    tiny_images: np.ndarray,
+    recipe: str,
+    fitted: dict[str, Any],
+) -> None:
+    model = tiny_models[recipe]
+    bundle = write_bundle(
+        tmp_path / "b", replace(describe_model(model, labels=LABELS), **fitted), model=model
+    )
+    classifier = Classifier.open(bundle)
+    stored = np.concatenate([classifier.stored(tiny_images), extreme(classifier.stored(tiny_images))])
+    p = classifier.told(stored)
+    np.testing.assert_allclose(p, classifier.calibrated(classifier.real(stored)), rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(classifier.told(stored[:1]), p[:1])
+
+
+def extreme(stored: np.ndarray) -> np.ndarray:
+    """Scores that no image gives: all the same, or one class alone."""
+    limits = np.iinfo(stored.dtype) if stored.dtype.kind in "iu" else np.finfo(np.float32)
+    low, high = (limits.min, limits.max) if stored.dtype.kind in "iu" else (0.0, 1.0)
+    rows = [[low] * stored.shape[1], [high] * stored.shape[1], [high, *[low] * (stored.shape[1] - 1)]]
+    return np.array(rows, stored.dtype)
 
 
 def test_threads_sharing_a_classifier_get_their_own_answers(

@@ -35,8 +35,8 @@ def any_bundle(request, tmp_path, tiny_models):
 @pytest.mark.parametrize("kernels", ["default", "reference"])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_masks_of_rate_0_give_the_whole_files_bytes(any_bundle, tiny_images, kernels, depth):
-    whole = Classifier.open(any_bundle, kernels=kernels).raw(tiny_images)
-    passes = DropoutPasses(any_bundle, 5, rate=0.0, depth=depth, kernels=kernels).raw(tiny_images)
+    whole = Classifier.open(any_bundle, kernels=kernels).stored(tiny_images)
+    passes = DropoutPasses(any_bundle, 5, rate=0.0, depth=depth, kernels=kernels).stored(tiny_images)
     assert passes.shape == (5, *whole.shape)
     assert all(one.tobytes() == whole.tobytes() for one in passes)
 
@@ -55,7 +55,7 @@ def test_a_dropped_channel_is_a_channel_of_zeros(tiny_float, tmp_path, tiny_imag
         scores, features = engine.run(lambda view: np.copyto(view, image[None] / np.float32(128) - 1))
         logits = (features * keep / (1 - rate)) @ weights.T + bias
         wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(sampled.raw(image[None])[:, 0], wanted, atol=2e-6)
+        np.testing.assert_allclose(sampled.stored(image[None])[:, 0], wanted, atol=2e-6)
         np.testing.assert_allclose(scores, Classifier.open(bundle).raw(image[None]), atol=1e-7)
 
 
@@ -66,7 +66,8 @@ def test_the_int8_suffix_drops_what_the_float_suffix_drops(
     passes = []
     for name, model in (("int8", tiny_int8), ("float", tiny_float)):
         bundle = write_bundle(tmp_path / name, describe_model(model, labels=LABELS), model=model)
-        passes.append(DropoutPasses(bundle, 16, rate=0.1, depth=depth, seed=1).raw(tiny_images[:10]))
+        stored = DropoutPasses(bundle, 16, rate=0.1, depth=depth, seed=1).stored(tiny_images[:10])
+        passes.append(Classifier.open(bundle).real(stored))
     assert np.abs(passes[0] - passes[1]).mean() < 0.02
     spread = passes[1].std(axis=0).mean()
     assert spread > 0.02 and passes[0].std(axis=0).mean() == pytest.approx(spread, rel=0.25)

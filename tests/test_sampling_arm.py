@@ -26,7 +26,7 @@ told = {"views": int(seen.astype(np.int64).sum()), "weighed": int((seen.reshape(
 for kernels in ("default", "reference"):
     passes = DropoutPasses(open_bundle(sys.argv[1]), 8, seed=11, kernels=kernels)
     told["masks"] = [int(mask.astype(np.int64).reshape(-1) @ np.arange(mask.size)) for mask in passes.masks]
-    told[kernels] = np.rint(passes.raw(images) * 256).astype(int).tolist()
+    told[kernels] = passes.stored(images).astype(int).tolist()
 print(json.dumps(told))
 """
 

@@ -67,13 +67,13 @@ def add_dequantize(model: bytes, scale: float, zero_point: int) -> bytes:
     shape = Old(follow(model, field(model, tensors[edge].at, 0)))
     pixels = Table({0: shape, 1: _UINT8, 2: 0, 3: _text("pixels"), 4: Table(steps, 4)}, 5)
     operator = Table({0: len(codes), 1: _indices(len(tensors)), 2: _indices(edge)}, 3)
-    first = {
+    first: dict[int, Part | int] = {
         **main,
         _TENSORS: Vector([*tensors, pixels]),
         _INPUTS: _indices(len(tensors)),
         _OPERATORS: Vector([operator, *operators]),
     }
-    changed = {
+    changed: dict[int, Part] = {
         _CODES: Vector([*codes, Table({0: _DEQUANTIZE, 2: 1, 3: _DEQUANTIZE}, 4)]),
         _SUBGRAPHS: Vector([Table(first, _SUBGRAPH), *graphs[1:]]),
     }

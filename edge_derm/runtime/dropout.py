@@ -12,7 +12,6 @@ from edge_derm.bundle.pixels import at_pixels
 from edge_derm.errors import BundleError
 from edge_derm.runtime.backends import load_engine
 from edge_derm.runtime.encoding import encoder
-from edge_derm.runtime.classifier import values_of
 
 
 class DropoutPasses:
@@ -47,28 +46,27 @@ class DropoutPasses:
         self._prefix = load_engine(at_pixels(parts.prefix, shape), kernels=kernels, threads=threads)
         self._suffix = load_engine(parts.suffix, kernels=kernels, threads=threads)
         self._write = encoder(shape, self._prefix.inputs[0])
-        self._values = values_of(self._suffix)
         self._lock = threading.Lock()
         self.passes, self.rate, self.depth = passes, rate, depth
         drawn = draw_masks(parts.channels, passes, rate, parts.kept, parts.dtype, seed)
         shapes = [spec.shape for spec in self._suffix.inputs[1:]]
         self.masks = [mask.reshape(shape) for mask, shape in zip(drawn, shapes)]
 
-    def raw(self, images: np.ndarray) -> np.ndarray:
-        """The model's own scores in each pass, dequantised.
+    def stored(self, images: np.ndarray) -> np.ndarray:
+        """The model's own scores in each pass, as its output tensor stores them.
 
         Args:
             images: uint8 [N, S, S, 3], preprocessed.
 
         Returns:
-            float32 [T, N, C].
+            [T, N, C].
         """
         with self._lock:
             rows = [self._one(image) for image in images]
         if len(rows) == 1:
             return rows[0][:, np.newaxis]
-        classes = self._suffix.outputs[0].shape[-1]
-        return np.stack(rows, axis=1) if rows else np.empty((self.passes, 0, classes), np.float32)
+        made = self._suffix.outputs[0]
+        return np.stack(rows, axis=1) if rows else np.empty((self.passes, 0, made.shape[-1]), made.dtype)
 
     def _one(self, image: np.ndarray) -> np.ndarray:
         activation = self._prefix.run(lambda view: self._write(image[np.newaxis], view))[0]
@@ -78,10 +76,7 @@ class DropoutPasses:
             for mask, drawn in zip(masks, self.masks):
                 np.copyto(mask, drawn)
 
-        stored = self._suffix.run(write)[0].reshape(self.passes, -1)
-        if self._values is None:
-            return stored.astype(np.float32, copy=False)
-        return self._values.take(stored.view(np.uint8 if stored.itemsize == 1 else np.uint16))
+        return self._suffix.run(write)[0].reshape(self.passes, -1)
 
 
 def dropout_of(bundle: Bundle, rate: float | None, depth: int | None) -> tuple[float, int]:

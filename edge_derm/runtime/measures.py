@@ -35,8 +35,7 @@ def measures(passes: np.ndarray, *, bins: int = BINS) -> Mapping[str, np.ndarray
     p = np.asarray(passes, np.float64)
     count, images, classes = p.shape
     if images == 1:
-        values = _of_one(p[:, 0], bins)
-        return {name: np.array([value]) for name, value in zip(NAMES, values)}
+        return dict(zip(NAMES, np.array(_of_one(p.reshape(count, classes), bins))[:, np.newaxis]))
     mean = np.add.reduce(p, axis=0) / count
     total = _entropy(mean)
     if count > 1:
@@ -84,30 +83,30 @@ def _bhattacharyya(p: np.ndarray, mean: np.ndarray, bins: int) -> np.ndarray:
 def _of_one(p: np.ndarray, bins: int) -> tuple[float, ...]:
     """The measures of one image's passes [T, C], in the order of ``NAMES``."""
     count, classes = p.shape
-    mean = np.add.reduce(p, axis=0) / count
-    shares = mean.tolist()
+    rows = p.tolist()
+    shares = [sum(column) / count for column in zip(*rows)]
     total = max(0.0, -sum([share * math.log(share) for share in shares if share > 0]))
     spread = gained = 0.0
     if count > 1:
-        away = p - mean
+        away = p - shares
         spread = float(np.vdot(away, away)) / (count * classes)
         gained = max(0.0, total + float(np.vdot(p, np.log(np.maximum(p, _TINY)))) / count)
-    overlap = _bhattacharyya_of_one(p, shares, bins)
+    overlap = _bhattacharyya_of_one(rows, shares, bins)
     return total, total / math.log(classes), spread, overlap, gained, max(shares)
 
 
-def _bhattacharyya_of_one(p: np.ndarray, mean: list[float], bins: int) -> float:
+def _bhattacharyya_of_one(rows: list[list[float]], mean: list[float], bins: int) -> float:
     first = mean.index(max(mean))
     second = mean.index(max(mean[:first] + mean[first + 1 :]), 0 if first else 1)
     if second == first:  # equally probable: the next of that value
         second = mean.index(mean[first], first + 1)
     one, two = [0] * (bins + 1), [0] * (bins + 1)
-    for row in p.tolist():
+    for row in rows:
         one[int(row[first] * bins)] += 1
         two[int(row[second] * bins)] += 1
     for counts in (one, two):
         counts[bins - 1] += counts[bins]  # a probability of 1
-    return min(1.0, sum(math.sqrt(a * b) for a, b in zip(one[:bins], two) if a and b) / len(p))
+    return min(1.0, sum(math.sqrt(a * b) for a, b in zip(one[:bins], two) if a and b) / len(rows))
 
 
 def _histograms(values: np.ndarray, bins: int) -> np.ndarray:

@@ -98,13 +98,13 @@ class Sampler:
         if self.sampling.mc:
             looked_at = views(images, tta, seed=self.sampling.seed) if tta else images[:, None]
             seen = range(looked_at.shape[1])
-            raw = [self._dropouts[number].raw(looked_at[:, view]) for view in seen]
-            scores = raw[0] if len(raw) == 1 else np.concatenate(raw)
+            stored = [self._dropouts[number].stored(looked_at[:, view]) for view in seen]
+            scores = stored[0] if len(stored) == 1 else np.concatenate(stored)
         elif self._viewers:
-            scores = self._viewers[number].raw(images)
+            scores = self._viewers[number].stored(images)
         else:
-            scores = classifier.raw(images)[np.newaxis]
-        return classifier.calibrated(scores)
+            scores = classifier.stored(images)[np.newaxis]
+        return classifier.told(scores)
 
 
 class Viewer:
@@ -128,14 +128,14 @@ class Viewer:
             self._together = False  # somebody's file that takes one image at a time
             self._classifier = Classifier.open(bundle, kernels=kernels, threads=threads)
 
-    def raw(self, images: np.ndarray) -> np.ndarray:
-        """Scores float32 [V, N, C] of the views of uint8 images [N, S, S, 3]."""
+    def stored(self, images: np.ndarray) -> np.ndarray:
+        """Scores [V, N, C], as the output tensor stores them, of the views of uint8 images [N, S, S, 3]."""
         images = self._classifier.checked(images)
         if self._count > DIHEDRAL or not self._together or not len(images):
             looked_at = views(images, self._count, seed=self._seed)
-            scores = self._classifier.raw(looked_at.reshape(-1, *images.shape[1:]))
+            scores = self._classifier.stored(looked_at.reshape(-1, *images.shape[1:]))
             return scores.reshape(len(images), self._count, scores.shape[-1]).swapaxes(0, 1)
-        rows = [self._classifier.raw_written(partial(_write_views, image)) for image in images]
+        rows = [self._classifier.stored_of_written(partial(_write_views, image)) for image in images]
         return rows[0][:, np.newaxis] if len(rows) == 1 else np.stack(rows, axis=1)
 
 
