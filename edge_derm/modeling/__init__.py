@@ -15,4 +15,6 @@ from edge_derm.quiet import quiet_native  # noqa: E402
 
 if os.environ["KERAS_BACKEND"] == "tensorflow":
     with quiet_native(everything=True):  # which GPU libraries are absent is nobody's news
-        import tensorflow  # noqa: E402, F401
+        import tensorflow  # noqa: E402
+
+        tensorflow.config.list_physical_devices("GPU")  # asks for the driver now, and not in the middle of a conversion
