@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Sequence
+
 import keras
 import numpy as np
 
@@ -9,15 +11,24 @@ from edge_derm.modeling.attention import NAME, SpatialAttention
 from edge_derm.modeling.compression import chain, quantise
 
 SMALL = ((3, 8, 2, 1), ("dw", 8, 1, 2), (1, 16, 1, 1), ("dw", 16, 2, 1), (1, 24, 1, 1))
+WIDE = (
+    (3, 16, 2, 1),
+    ("dw", 16, 1, 2),
+    (1, 72, 1, 1),
+    ("dw", 72, 2, 1),
+    (1, 48, 1, 1),
+)  # two kernels above 1,024 weights
 
 
-def build(pixels: np.ndarray, *, attention: bool = False) -> keras.Model:
+def build(
+    pixels: np.ndarray, *, attention: bool = False, plan: Sequence[tuple[Any, int, int, int]] = SMALL
+) -> keras.Model:
     """Five convolutions, one dilated, on ``pixels`` uint8 [N, 48, 48, 3]; 4 classes. With attention, its masks differ by place."""
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(1)
     x = image = keras.Input((48, 48, 3))
     kl = keras.layers
-    for kind, width, stride, rate in SMALL:
+    for kind, width, stride, rate in plan:
         if kind == "dw":
             conv = kl.DepthwiseConv2D(3, stride, "same", use_bias=False, dilation_rate=rate)
         else:
@@ -44,6 +55,11 @@ def build(pixels: np.ndarray, *, attention: bool = False) -> keras.Model:
 def uniform(rng: np.random.Generator) -> keras.initializers.Initializer:
     """Draws that differ from layer to layer."""
     return keras.initializers.RandomUniform(0.5, 1.5, seed=int(rng.integers(1000)))
+
+
+def logits(layers: Sequence[chain.Layer], pixels: np.ndarray, *observe: chain.Observer) -> np.ndarray:
+    """float32 [N, C] of uint8 [N, S, S, 3], as floating point has them but for what an observer replaces."""
+    return np.asarray(chain.forward(layers, pixels.astype(np.float32) / 128 - 1, *observe))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -109,7 +109,7 @@ def test_a_folded_chain_computes_what_keras_computes(model, pixels):
     chain = chains.fold(model)
     assert len(chain) == 6 and chain[-1].gate is not None
     logits = architecture.logits_of(model).predict_on_batch(pixels.astype(np.float32) / 128 - 1)
-    assert np.abs(chains.logits(chain, pixels) - logits).max() <= 2e-4 * np.abs(logits).max()
+    assert np.abs(chain_models.logits(chain, pixels) - logits).max() <= 2e-4 * np.abs(logits).max()
     again = chains.unfold(model, chain)
     found = architecture.logits_of(again).predict_on_batch(pixels.astype(np.float32) / 128 - 1)
     assert np.abs(found - logits).max() <= 2e-4 * np.abs(logits).max()

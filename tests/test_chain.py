@@ -7,6 +7,7 @@ import pytest
 
 keras = pytest.importorskip("keras", reason="Keras is not installed")
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+import chain_models  # noqa: E402
 from chain_models import softmax  # noqa: E402
 from edge_derm.errors import ModelError  # noqa: E402
 from edge_derm.modeling import architecture  # noqa: E402
@@ -18,7 +19,7 @@ from edge_derm.modeling.scoring import probabilities  # noqa: E402
 def test_a_folded_chain_computes_what_keras_computes(chain_model, chain, chain_pixels):
     assert [layer.kind for layer in chain] == ["conv", "dw", "conv", "dw", "conv", "dense"]
     assert [layer.rate for layer in chain[:2]] == [1, 2]
-    found = softmax(chains.logits(chain, chain_pixels))
+    found = softmax(chain_models.logits(chain, chain_pixels))
     assert np.abs(found - probabilities(chain_model, chain_pixels)).max() <= 5e-5
     again = chains.unfold(chain_model, chain)
     assert np.abs(probabilities(again, chain_pixels) - found).max() <= 5e-5
@@ -43,12 +44,12 @@ def test_other_structures_are_named():
 
 
 def test_equalising_and_centring_change_no_probability_inside_the_ranges(chain, chain_pixels):
-    before = chains.logits(chain, chain_pixels)
+    before = chain_models.logits(chain, chain_pixels)
     equal = equalise.equalise(chain, equalise.channel_ranges(chain, chain_pixels))
     # Borders aside (none here: shifts go only into pointwise layers), this is the same function.
-    assert np.abs(chains.logits(equal, chain_pixels) - before).max() <= 1e-3 * np.abs(before).max()
+    assert np.abs(chain_models.logits(equal, chain_pixels) - before).max() <= 1e-3 * np.abs(before).max()
     centred = equalise.centre_logits(equal, quantise.pooled(equal, chain_pixels))
-    after = chains.logits(centred, chain_pixels)
+    after = chain_models.logits(centred, chain_pixels)
     assert np.abs(softmax(after) - softmax(before)).max() <= 1e-3
     assert np.ptp(np.sort(after, axis=1)[:, -2:]) <= np.ptp(np.sort(before, axis=1)[:, -2:])
 
@@ -100,16 +101,16 @@ def test_spare_channels_change_nothing_in_float_and_make_rounding_finer(chain, c
     used = spare.use_spares(dead, equalise.channel_ranges(dead, chain_pixels), chain_pixels)
     copied = [np.abs(used[0].kernel[..., c]).max() > 0 for c in (1, 4, 6)]
     assert all(copied) and used[0].kernel.shape == dead[0].kernel.shape
-    exact = chains.logits(dead, chain_pixels)
+    exact = chain_models.logits(dead, chain_pixels)
     # Half a step of padding at the borders, and of clipping at 6, is all that may differ.
-    assert np.abs(chains.logits(used, chain_pixels) - exact).max() <= 0.02 * exact.std()
+    assert np.abs(chain_models.logits(used, chain_pixels) - exact).max() <= 0.02 * exact.std()
     first = {dead[0].name, dead[1].name}
 
     def rounded(name, values):
         return tf.round(values * (255 / 6)) * (6 / 255) if name in first else values
 
     errors = [
-        np.square(chains.logits(c, chain_pixels, rounded) - chains.logits(c, chain_pixels)).mean()
+        np.square(chain_models.logits(c, chain_pixels, rounded) - chain_models.logits(c, chain_pixels)).mean()
         for c in (dead, used)
     ]
     assert errors[1] < 0.8 * errors[0]

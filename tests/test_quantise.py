@@ -7,8 +7,10 @@ import pytest
 
 keras = pytest.importorskip("keras", reason="Keras is not installed")
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+import chain_models  # noqa: E402
 from chain_models import softmax  # noqa: E402
 from edge_derm import making  # noqa: E402
+from edge_derm.bundle import check_model  # noqa: E402
 from edge_derm.data import open_dataset  # noqa: E402
 from edge_derm.errors import DataError, ModelError  # noqa: E402
 from edge_derm.modeling import export as exporting  # noqa: E402
@@ -100,7 +102,7 @@ def test_simulated_int8_is_what_the_reference_kernels_compute(chain_model, chain
     chain, ranges = quantise.level(chains.fold(chain_model), chain_pixels)
     rule = reconstruct.quantiser(ranges)
     rounded = reconstruct.reconstruct(chain, chain_pixels, rule)
-    simulated = softmax(reconstruct.simulate(rounded, rule, chain_pixels))
+    simulated = softmax(chain_models.logits(rounded, chain_pixels, lambda name, v: rule(name, np.asarray(v))))
     found = Classifier.of(product.model, kernels="reference").predict(chain_pixels)
     assert np.abs(simulated - found).mean() <= 2 / 256
     assert (simulated.argmax(axis=1) == found.argmax(axis=1)).mean() >= 0.95
@@ -133,6 +135,20 @@ def test_dynamic_rounds_by_reconstruction_where_images_are_known_and_only_what_t
     with pytest.raises(ModelError) as caught:
         exporting.export(chain_model, recipe="dynamic", rounding="reconstruct")
     assert caught.value.code == "calibration-missing"
+
+
+@pytest.mark.slow
+def test_dynamic_by_reconstruction_is_nearer_to_the_parent_than_to_the_nearest(chain_pixels):
+    model = chain_models.build(chain_pixels, plan=chain_models.WIDE)
+    fresh = open_dataset("synthetic:200").images(48)[64:]
+    wanted, errors = probabilities(model, fresh), {}
+    for rounding in ("reconstruct", "nearest"):
+        made = exporting.export(model, recipe="dynamic", rounding=rounding, calibration=chain_pixels)
+        graph = check_model(made.model)
+        kernels = [graph.tensor(op.inputs[1]) for op in graph.ops if op.name.endswith("CONV_2D")]
+        assert [kernel.dtype for kernel in kernels if kernel.data.size >= exporting.LEAST] == ["int8"] * 2
+        errors[rounding] = np.abs(Classifier.of(made.model).predict(fresh) - wanted).mean()
+    assert errors["reconstruct"] < 0.8 * errors["nearest"], errors
 
 
 def test_small_kernels_stay_as_they_are_where_that_is_asked_for(chain, chain_pixels):
@@ -207,11 +223,11 @@ def test_the_sensitivity_table_names_the_rounding_that_hurts(chain, chain_pixels
     assert max(activations, key=lambda row: row["margin_change"])["layer"] == coarse
     # The same by hand: this activation alone rounded in the plain forward pass.
     rule = reconstruct.quantiser(ranges)
-    alone = chains.logits(
+    alone = chain_models.logits(
         rounded, chain_pixels, lambda name, v: tf.round(v * 4.25) / 4.25 if name == coarse else v
     )
     assert rule(coarse, np.float32(1.0)) == pytest.approx(round(4.25) / 4.25)
-    exact = chains.logits(rounded, chain_pixels)
+    exact = chain_models.logits(rounded, chain_pixels)
     row = next(row for row in activations if row["layer"] == coarse)
     assert row["agreement"] == (alone.argmax(axis=1) == exact.argmax(axis=1)).mean()
 
@@ -256,7 +272,7 @@ def test_a_simulated_chain_is_the_chain_and_gives_it_back(chain, chain_pixels):
     rule = reconstruct.quantiser(ranges)
     rounded = tuple(reconstruct.round_nearest(layer) for layer in levelled)
     simulated = qat.trainable(rounded, ranges, 48)
-    wanted = softmax(reconstruct.simulate(rounded, rule, chain_pixels))
+    wanted = softmax(chain_models.logits(rounded, chain_pixels, lambda name, v: rule(name, np.asarray(v))))
     assert np.abs(probabilities(simulated, chain_pixels) - wanted).mean() <= 2e-3
     back, found = qat.trained(simulated, rounded)
     assert found == {name: pytest.approx(pair, abs=1e-6) for name, pair in ranges.items()}

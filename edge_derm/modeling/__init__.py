@@ -17,4 +17,6 @@ if os.environ["KERAS_BACKEND"] == "tensorflow":
     with quiet_native(everything=True):  # which GPU libraries are absent is nobody's news
         import tensorflow  # noqa: E402
 
-        tensorflow.config.list_physical_devices("GPU")  # asks for the driver now, and not in the middle of a conversion
+        tensorflow.config.list_physical_devices(
+            "GPU"
+        )  # asks for the driver now, and not in the middle of a conversion

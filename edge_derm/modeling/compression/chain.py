@@ -164,15 +164,3 @@ def forward(chain: Sequence[Layer], x: Any, observe: Observer = lambda name, val
         y = apply(layer, x)
         x = observe(layer.name, y if layer.kind == "dense" else ops.relu6(y))
     return x
-
-
-def logits(
-    chain: Sequence[Layer],
-    pixels: np.ndarray,
-    observe: Observer = lambda name, values: values,
-    *,
-    batch: int = 64,
-) -> np.ndarray:
-    """float32 [N, C] of uint8 [N, S, S, 3]."""
-    parts = [pixels[i : i + batch].astype(np.float32) / 128 - 1 for i in range(0, len(pixels), batch)]
-    return np.concatenate([np.asarray(forward(chain, part, observe)) for part in parts])

@@ -12,7 +12,7 @@ In every output channel the greatest weight stays ±127, so a converter that loo
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Callable, Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -242,18 +242,3 @@ def _pair_moves(chosen: np.ndarray, slope: np.ndarray, gram: np.ndarray, fixed: 
                 chosen[k] -= move
                 slope += gram[:, :, j].T * move - gram[:, :, k].T * move
     return moved
-
-
-def simulate(chain: Sequence[Layer], quantise: Quantise, pixels: np.ndarray) -> Any:
-    """Logits [N, C] of the chain with simulated int8 activations on uint8 [N, S, S, 3]."""
-    x = pixels.astype(np.float32) / 128 - 1
-    for layer in chain:
-        if layer.kind == "dense":
-            x = quantise(POOL, np.asarray(pool(layer, x)))
-        y = _affine(layer, x)
-        if layer.kind == "dense":
-            return quantise(layer.name, y)
-        x = quantise(layer.name, _clip(y))
-        side = round((len(x) / len(pixels)) ** 0.5)
-        x = x.reshape(len(pixels), side, side, -1)
-    raise AssertionError("a chain ends with its dense layer")
