@@ -28,6 +28,7 @@ from edge_derm.bundle import Bundle, open_bundle
 from edge_derm.cli.options import clean
 from edge_derm.data import open_dataset
 from edge_derm.measure.environment import environment
+from edge_derm.origin import command_line
 from edge_derm.runtime import Classifier
 from edge_derm.runtime.measures import measures
 from edge_derm.runtime.sampling import Sampler, Sampling
@@ -125,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     record = {
         "benchmark": "uncertainty",
-        "command": " ".join(["python", "benchmarks/uncertainty.py", *(arguments or sys.argv[1:])]),
+        "command": f"python benchmarks/{command_line(folders=False)}",
         "model": {
             "variant": bundle.manifest.variant,
             "size_px": bundle.manifest.input.size_px,
