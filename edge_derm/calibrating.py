@@ -88,8 +88,8 @@ def fit_to(
     classifier = Classifier.open(bundle)
     raw = classifier.raw(pixels)
     return calibrating.calibrate(
-        classifier.logits(raw),
-        classifier.temper(raw, None),
+        classifier.scores.logits(raw),
+        classifier.scores.temper(raw, None),
         chosen.targets(bundle.manifest.labels),
         chosen.groups,
         wanted,

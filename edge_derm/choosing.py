@@ -116,7 +116,7 @@ def opened(path: Path, threads: int = 1) -> Candidate:
         )
         return Candidate(
             path, "bundle", m.labels, m.input.size_px, m.provenance,
-            lambda pixels: classifier.temper(classifier.raw(pixels), None), about, choices,
+            lambda pixels: classifier.scores.temper(classifier.raw(pixels), None), about, choices,
         )  # fmt: skip
     if not (path / "run.json").is_file():
         raise DataError(

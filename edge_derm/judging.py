@@ -38,7 +38,7 @@ def verify(
     deployed = {name: classifier.predict(pixels) for name, classifier in classifiers.items()}
     parent = None if against is None else parent_probabilities(against, chosen, bundle)
     if parent is not None:
-        parent = classifiers["xnnpack"].recalibrated(
+        parent = classifiers["xnnpack"].scores.recalibrated(
             parent
         )  # the same calibration on both sides: parity is the file's
     record = parity.compare(
@@ -146,7 +146,7 @@ def parent_probabilities(against: Path, chosen: Selection, bundle: Bundle) -> np
     if (against / "manifest.json").is_file():
         parent = Classifier.open(against)
         check_same_labels(parent.labels, bundle.manifest.labels, against)
-        return parent.temper(parent.raw(chosen.pixels(parent.size_px)), None)
+        return parent.scores.temper(parent.raw(chosen.pixels(parent.size_px)), None)
     from .modeling import runs, scoring
 
     model, run = runs.load(against)

@@ -186,10 +186,12 @@ def test_a_table_of_what_was_fitted_gives_what_the_arithmetic_gives(
     )
     classifier = Classifier.open(bundle)
     stored = np.concatenate([classifier.stored(tiny_images), extreme(classifier.stored(tiny_images))])
-    p = classifier.told(stored)
-    np.testing.assert_allclose(p, classifier.calibrated(classifier.real(stored)), rtol=1e-6, atol=1e-30)
+    p = classifier.scores.probabilities(stored)
+    np.testing.assert_allclose(
+        p, classifier.scores.calibrated(classifier.scores.real(stored)), rtol=1e-6, atol=1e-30
+    )
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_array_equal(classifier.told(stored[:1]), p[:1])
+    np.testing.assert_array_equal(classifier.scores.probabilities(stored[:1]), p[:1])
 
 
 def extreme(stored: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ def test_the_int8_suffix_drops_what_the_float_suffix_drops(
     for name, model in (("int8", tiny_int8), ("float", tiny_float)):
         bundle = write_bundle(tmp_path / name, describe_model(model, labels=LABELS), model=model)
         stored = DropoutPasses(bundle, 16, rate=0.1, depth=depth, seed=1).stored(tiny_images[:10])
-        passes.append(Classifier.open(bundle).real(stored))
+        passes.append(Classifier.open(bundle).scores.real(stored))
     assert np.abs(passes[0] - passes[1]).mean() < 0.02
     spread = passes[1].std(axis=0).mean()
     assert spread > 0.02 and passes[0].std(axis=0).mean() == pytest.approx(spread, rel=0.25)

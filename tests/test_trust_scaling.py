@@ -260,7 +260,7 @@ def test_what_is_fitted_is_what_is_applied(tiny_bundle, tiny_images):
     fitted = Calibration((1.0, 2.0, 0.5, 1.0), (0.0, -1.0, 0.25, 3.0), "aps")
     update_bundle(open_bundle(tiny_bundle), temperature=1.7, calibration=fitted, conformal_quantile=0.6)
     again = Classifier.open(tiny_bundle)
-    wanted = scaling.Scaling(1.7, fitted.scale, fitted.shift).apply(classifier.logits(raw))
+    wanted = scaling.Scaling(1.7, fitted.scale, fitted.shift).apply(classifier.scores.logits(raw))
     np.testing.assert_allclose(again.predict(tiny_images), np.exp(wanted), atol=1e-6)
     for found, row in zip(again.decide(again.predict(tiny_images)), np.exp(wanted)):
         scores = decision.set_scores(row[None], score="aps")[0]

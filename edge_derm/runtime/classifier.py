@@ -17,9 +17,9 @@ from edge_derm.runtime import decision
 from edge_derm.runtime.backends import ONNX_BACKENDS, Engine, load_engine
 from edge_derm.runtime.decision import Prediction
 from edge_derm.runtime.encoding import Write, encoder
+from edge_derm.runtime.scores import Scores
 
 _PIXEL = np.dtype(np.uint8)
-_LEAST = 1e-280  # of a power: a sum of these is not rounded to zero
 
 
 class Classifier:
@@ -41,14 +41,9 @@ class Classifier:
         self._batch_engine = batch_engine
         self._lock = threading.Lock()
         self._write = encoder(manifest.input, engine.inputs[0])
-        self._values = _values_of(engine)
-        self._floor = engine.outputs[0].scale / 2 or 1e-12
+        self.scores = Scores(engine.outputs[0], manifest)
         self._shape = (manifest.input.size_px, manifest.input.size_px, 3)
-        self._fitted = _is_fitted(manifest)
-        self._plain = not self._fitted and manifest.output.activation == "softmax"
         self.manifest = manifest
-        self._powers = None if self._plain else self._powers_of_stored()
-        self._columns = 256 * np.arange(len(manifest.labels))
 
     @classmethod
     def open(
@@ -147,21 +142,11 @@ class Classifier:
         Raises:
             DataError: ``images-dtype``, ``images-shape``.
         """
-        return self.told(self.stored(images))
-
-    def told(self, stored: np.ndarray) -> np.ndarray:
-        """float32 [..., C]: calibrated probabilities from scores as the output tensor stores them.
-
-        Of eight bits everything that was fitted is in one table: a handful of NumPy calls, where each costs a microsecond or three.
-        """
-        if self._powers is None:
-            return self.calibrated(self.real(stored))
-        powers = self._powers.take(stored.view(np.uint8) + self._columns)
-        return np.asarray(powers / np.add.reduce(powers, axis=-1, keepdims=True), np.float32)
+        return self.scores.probabilities(self.stored(images))
 
     def raw(self, images: np.ndarray) -> np.ndarray:
         """The model's own scores, dequantised, before temperature and normalisation: float32 [N, C]."""
-        return self.real(self.stored(images))
+        return self.scores.real(self.stored(images))
 
     def stored(self, images: np.ndarray) -> np.ndarray:
         """The model's own scores as its output tensor stores them: [N, C] of its dtype."""
@@ -191,51 +176,6 @@ class Classifier:
             scores = engine.run(lambda tensor: write(self._write, tensor))[0]
         return scores if scores.ndim == 2 else scores.reshape(len(scores), -1)
 
-    def calibrated(self, raw: np.ndarray) -> np.ndarray:
-        """float32 [..., C]: probabilities from ``raw`` scores by everything the manifest holds."""
-        if self._plain:
-            return decision.normalise(raw)
-        fitted = self.manifest.calibration or Calibration()
-        return self.temper(raw, self.manifest.temperature, scale=fitted.scale, shift=fitted.shift)
-
-    def recalibrated(self, p: np.ndarray) -> np.ndarray:
-        """float32 [N, C]: another model's plain probabilities put through this bundle's calibration, same floor and all."""
-        if not self._fitted:
-            return p
-        fitted = self.manifest.calibration or Calibration()
-        return decision.probabilities(
-            p,
-            temperature=self.manifest.temperature,
-            scale=fitted.scale,
-            shift=fitted.shift,
-            floor=self._floor,
-        )
-
-    def temper(
-        self,
-        raw: np.ndarray,
-        temperature: float | None,
-        *,
-        scale: Sequence[float] | None = None,
-        shift: Sequence[float] | None = None,
-    ) -> np.ndarray:
-        """float32 [N, C]: probabilities from ``raw`` scores at a temperature, scale and shift (None: the model's own)."""
-        return decision.probabilities(
-            raw,
-            activation=self.manifest.output.activation,
-            temperature=temperature,
-            scale=scale,
-            shift=shift,
-            floor=self._floor,
-        )
-
-    def logits(self, raw: np.ndarray) -> np.ndarray:
-        """float64 [N, C]: what the temperature divides; logarithms of the floored scores where the model ends in a softmax."""
-        scores = raw.astype(np.float64)
-        return (
-            scores if self.manifest.output.activation == "logits" else np.log(np.maximum(scores, self._floor))
-        )
-
     def classify(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         """Decide on images of any size, preprocessed here.
 
@@ -263,26 +203,6 @@ class Classifier:
     def _run(self, engine: Engine, images: np.ndarray) -> np.ndarray:
         scores = engine.run(self._write, images)[0]
         return scores if scores.ndim == 2 else scores.reshape(len(images), -1)
-
-    def real(self, stored: np.ndarray) -> np.ndarray:
-        """float32 [..., C]: scores as the output tensor stores them, dequantised."""
-        if self._values is None:
-            return stored if stored.dtype == np.float32 else stored.astype(np.float32)
-        return self._values.take(stored.view(np.uint8 if stored.itemsize == 1 else np.uint16))
-
-    def _powers_of_stored(self) -> np.ndarray | None:
-        """float64 [C · 256]: what a softmax adds up, of each class and stored value; None: such a table would not do."""
-        if self._values is None or len(self._values) != 256:
-            return None
-        fitted = self.manifest.calibration or Calibration()
-        logits = decision.rescale(
-            np.tile(self.logits(self._values)[:, np.newaxis], len(self.labels)),
-            temperature=self.manifest.temperature,
-            scale=fitted.scale,
-            shift=fitted.shift,
-        )
-        powers = np.exp(logits - logits.max())
-        return powers.T.ravel() if powers.min() > _LEAST else None
 
     def checked(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, S, S, 3], whatever ``predict`` takes; raises as it does."""
@@ -323,12 +243,6 @@ def _weights(manifest: Manifest) -> tuple[float, ...] | None:
     return None if manifest.calibration is None else manifest.calibration.weights
 
 
-def _is_fitted(manifest: Manifest) -> bool:
-    """Whether anything was fitted that moves a probability."""
-    fitted = manifest.calibration or Calibration()
-    return manifest.temperature not in (None, 1.0) or fitted.scale is not None or fitted.shift is not None
-
-
 def _onnx_part(bundle: Bundle, backend: str) -> bytes:
     """The bundle's ONNX file."""
     name = bundle.named(ONNX_ROLE)
@@ -338,15 +252,3 @@ def _onnx_part(bundle: Bundle, backend: str) -> bytes:
             code="onnx-missing",
         )
     return bundle.part(name)
-
-
-def _values_of(engine: Engine) -> np.ndarray | None:
-    """The real value of each stored output bit pattern, float32, or None where the output is float."""
-    spec = engine.outputs[0]
-    dtype = np.dtype(spec.dtype)
-    if dtype.kind == "f":
-        return None
-    unsigned = np.uint8 if dtype.itemsize == 1 else np.uint16
-    patterns = np.arange(np.iinfo(unsigned).max + 1).astype(unsigned)
-    steps = patterns.view(dtype).astype(np.float64) - spec.zero_point
-    return (steps * (spec.scale or 1.0)).astype(np.float32)

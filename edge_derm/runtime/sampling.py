@@ -104,7 +104,7 @@ class Sampler:
             scores = self._viewers[number].stored(images)
         else:
             scores = classifier.stored(images)[np.newaxis]
-        return classifier.told(scores)
+        return classifier.scores.probabilities(scores)
 
 
 class Viewer:
