@@ -7,8 +7,11 @@ A cell is one data set × seed × arm: ``edge-derm train`` and ``edge-derm expor
 decisions of the float model and of the int8 file (XNNPACK kernels) on the part that neither trained nor chose anything. An arm
 is a variant, or a dilation map such as ``conv1=2``, with ``+attention`` behind it where that is wanted. Arms of one seed share
 split, start, order of batches and augmentation, so differences are paired. Finished cells are kept in ``--work``; the command
-goes on where it was stopped, and ``--cells N`` stops after N new ones. ``--train-only`` with ``KERAS_BACKEND=jax`` trains them on a
-machine with a GPU, from which ``--work`` is carried to one that exports. The record is written from all cells that are there.
+goes on where it was stopped, and ``--cells N`` stops after N new ones. The record is written from all cells that are there.
+
+``--train-only`` exports nothing and compares the float models on the validation part: to search among many maps, the best of
+which is then judged as above, or (``KERAS_BACKEND=jax``) for a machine with a GPU, from which ``--work`` is carried to one that
+exports. ``--split S`` makes all seeds share the split of seed S, so that what is held out for the judgement chose no map.
 
 Differences are arm − first arm (with attention: − the same without), twice: over seeds (mean with Student's 95 % interval: what
 another training would give), and over images (seeds as they fell; bootstrap over lesions, all seeds together). Equal parameters
@@ -25,6 +28,7 @@ from typing import Any, Iterator, Sequence
 
 import click
 import numpy as np
+from dilation_search import RUN, screen, tell_search, trained
 from students import mean
 
 from edge_derm import files, inspecting, judging, making
@@ -98,7 +102,7 @@ def check_equal(cells: Sequence[dict[str, Any]]) -> None:
     """Dilation costs nothing and attention nearly nothing, in parameters and MACs, of the run and of the file."""
     plain = [cell for cell in cells if "attention" not in cell["arm"]]
     for key in ("parameters", "macs", "macs_file"):
-        values = {cell[key] for cell in plain}
+        values = {cell[key] for cell in plain if key in cell}  # a cell that was only trained has no file
         assert len(values) <= 1, f"{key}: expected one value for all dilations, got {sorted(values)}"
     for cell in cells:
         assert cell["macs"] <= (1 + MOST_OVERHEAD) * plain[0]["macs"], f"{cell['arm']}: {cell['macs']} MACs"
@@ -167,18 +171,29 @@ def kept_cells(work: Path, name: str) -> list[dict[str, Any]]:
 
 
 def record(
-    work: Path, names: Sequence[str], arms: Sequence[str], choices: dict[str, Any], told: str
+    work: Path,
+    names: Sequence[str],
+    arms: Sequence[str],
+    choices: dict[str, Any],
+    told: str,
+    *,
+    train_only: bool = False,
 ) -> dict[str, Any]:
     """All that is there, data set by data set; checked for equal costs."""
     sets = []
     for name in names:
-        cells = [cell for cell in kept_cells(work, name) if cell["arm"] in arms]
+        found = trained(work, name, choices) if train_only else kept_cells(work, name)
+        cells = [cell for cell in found if cell["arm"] in arms]
         if not cells:
             continue
         check_equal(cells)
-        sets.append({"data": name, "arms": summarise(cells, arms), "cells": [row(cell) for cell in cells]})
+        compared = screen(cells, arms) if train_only else {"arms": summarise(cells, arms)}
+        sets.append(
+            {"data": name, **compared, "cells": cells if train_only else [row(cell) for cell in cells]}
+        )
     return {
-        "record": "dilated_mobilenet",
+        "record": "dilation_search" if train_only else "dilated_mobilenet",
+        **({"judged": "float model, validation part"} if train_only else {}),
         "recipe": choices,
         "sets": sets,
         "environment": environment(command=told),
@@ -186,14 +201,18 @@ def record(
 
 
 def plan(
-    names: Sequence[str], seeds: Sequence[int], arms: Sequence[str], work: Path
+    names: Sequence[str],
+    seeds: Sequence[int],
+    arms: Sequence[str],
+    work: Path,
+    finished: str = "cell.json",
 ) -> Iterator[tuple[str, int, str, Path]]:
     """The cells that are missing: data set by data set, seed by seed, all arms of a seed together."""
     for name in names:
         for seed in seeds:
             for arm in arms:
                 folder = work / name / f"{arm}-{seed}"
-                if not (folder / "cell.json").is_file():
+                if not (folder / finished).is_file():
                     yield name, seed, arm, folder
 
 
@@ -229,7 +248,10 @@ def tell(result: dict[str, Any]) -> None:
 @click.option("--alpha", type=float, default=0.25, show_default=True)
 @click.option("--epochs", type=int, default=5, show_default=True)
 @click.option(
-    "--train-only", is_flag=True, help="Train the cells, on a machine with a GPU; export and judge later."
+    "--split", "split_seed", type=int, help="Seed of the split, for all seeds (default: each its own)."
+)
+@click.option(
+    "--train-only", is_flag=True, help="Train, and compare float models on the validation part; no export."
 )
 @click.option("--cells", type=int, default=None, help="Stop after so many new cells (default: all).")
 def main(
@@ -247,25 +269,21 @@ def main(
     specs = dict(entry.split("=", 1) for entry in data)
     listed = arms.split(",")
     choices = {**choices, "hold_out": 0.2}
-    told = f"benchmarks/dilated_mobilenet.py --arms {arms} --seeds {seeds}"
-    missing = list(plan(list(specs), [int(seed) for seed in seeds.split(",")], listed, work))
-    if train_only and json_file:
-        raise click.UsageError("--json: expected cells to judge, got --train-only, which judges none")
-    if train_only:
-        for name, seed, arm, folder in missing[:cells]:
-            train_cell(specs[name], arm, seed, folder, weights=weights, **choices)
-        return
+    told = f"benchmarks/dilated_mobilenet.py --arms {arms} --seeds {seeds}{' --train-only' * train_only}"
+    planned = [int(seed) for seed in seeds.split(",")]
+    missing = list(plan(list(specs), planned, listed, work, RUN if train_only else "cell.json"))
     for name, seed, arm, folder in missing[:cells]:
-        cell = run_cell(specs[name], arm, seed, folder, weights=weights, **choices)
-        files.write_json(folder / "cell.json", clean(cell))
-        click.echo(
-            f"{name} {arm} seed {seed}: {cell['seconds']:.0f} s, {cell['cpu_seconds']:.0f} s CPU", err=True
-        )
+        if train_only:
+            cell = train_cell(specs[name], arm, seed, folder, weights=weights, **choices)
+        else:
+            cell = run_cell(specs[name], arm, seed, folder, weights=weights, **choices)
+            files.write_json(folder / "cell.json", clean(cell))
+        click.echo(f"{name} {arm} seed {seed}: {cell['seconds']:.0f} s", err=True)
     told_choices = {**choices, "weights": weights.name if weights else None}
-    result = record(work, list(specs), listed, told_choices, told)
+    result = record(work, list(specs), listed, told_choices, told, train_only=train_only)
     if json_file:
         files.write_json(json_file, clean(result))
-    tell(result)
+    (tell_search if train_only else tell)(result)
     click.echo(f"{len(missing) - len(missing[:cells])} cells left", err=True)
 
 

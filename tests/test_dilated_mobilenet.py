@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy import stats
 
 from scripts_of import benchmark
 
 experiment = benchmark("dilated_mobilenet")
+chance = benchmark("dilation_search").chance
 
 
 def cell(arm, seed, *, wrong, macs=1000):
@@ -80,6 +82,102 @@ def test_only_missing_cells_are_planned_seed_by_seed(tmp_path):
         ("a", 2, "d1"),
         *[("b", seed, arm) for seed in (1, 2) for arm in ("mobilenet", "d1")],
     ]
+
+
+def keep_run(work, arm, seed, *, balanced, macs=1000, **choices):
+    """The record of a finished run, as ``train`` writes it where the search looks."""
+    config = {"size_px": 64, "alpha": 0.25, "epochs": 5, **choices}
+    figures = {"accuracy": balanced - 0.1, "balanced_accuracy": balanced, "auroc": {"mel": 0.9, "nv": 0.7}}
+    run = {
+        **{"parameters": 50, "macs": macs, "dilation": {}, "best_epoch": 4, "seconds": 60.0},
+        **{"validation": figures, "identity": {"config": config}},
+        "data": {"parts": {"validation": 100}, "split": {"seed": 7}},
+    }
+    path = work / "a" / f"{arm}-{seed}" / "run" / "run.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(run))
+
+
+def search(work, record, *more):
+    arms = ["--arms", "mobilenet,d1,conv1=2+dw1=3", "--seeds", "11,12", "--train-only", "--json", str(record)]
+    return CliRunner().invoke(experiment.main, ["--data", "a=unread", "--work", str(work), *arms, *more])
+
+
+def test_a_search_compares_trained_runs_on_validation_best_map_first(tmp_path):
+    balanced = {
+        "mobilenet": (0.5, 0.6),
+        "d1": (0.4, 0.6),
+        "conv1=2+dw1=3": (0.6, 0.64),
+        "unasked": (0.9, 0.9),
+    }
+    for arm, values in balanced.items():
+        for seed, value in zip((11, 12), values):
+            keep_run(tmp_path / "work", arm, seed, balanced=value)
+    done = search(tmp_path / "work", tmp_path / "record.json")
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["record"] == "dilation_search"
+    (found,) = record["sets"]
+    assert [arm["arm"] for arm in found["arms"]] == ["conv1=2+dw1=3", "mobilenet", "d1"]
+    best = found["arms"][0]
+    assert best["seeds"] == [11, 12] and best["against"] == "mobilenet"
+    assert best["balanced_accuracy"]["difference_by_seed"] == pytest.approx([0.1, 0.04])
+    assert best["worth"]["mean"] == pytest.approx((0.62 + 0.8) / 2)  # of balanced accuracy and macro AUROC
+    assert len(found["cells"]) == 6
+    assert "conv1=2+dw1=3" in done.output.splitlines()[0]
+
+
+def test_a_search_refuses_runs_of_other_choices_and_unequal_costs(tmp_path):
+    keep_run(tmp_path / "other", "mobilenet", 11, balanced=0.5, epochs=30)
+    keep_run(tmp_path / "other", "d1", 11, balanced=0.5)
+    refused = search(tmp_path / "other", tmp_path / "record.json", "--cells", "0")
+    assert refused.exit_code == 2 and "'epochs': 30" in refused.output
+    keep_run(tmp_path / "dearer", "mobilenet", 11, balanced=0.5)
+    keep_run(tmp_path / "dearer", "d1", 11, balanced=0.5, macs=1001)
+    refused = search(tmp_path / "dearer", tmp_path / "record.json", "--cells", "0")
+    assert isinstance(refused.exception, AssertionError) and "macs" in str(refused.exception)
+    assert not (tmp_path / "record.json").exists()
+
+
+@pytest.mark.slow
+def test_what_a_search_trained_is_judged_without_training_again_on_the_split_that_was_named(tmp_path):
+    pytest.importorskip("keras", reason="Keras is not installed")
+    told = [
+        "--data",
+        "a=synthetic:96",
+        "--work",
+        str(tmp_path / "work"),
+        "--json",
+        str(tmp_path / "record.json"),
+    ]
+    told += ["--arms", "mobilenet,conv1=2", "--seeds", "1", "--size", "32", "--epochs", "1", "--split", "7"]
+
+    def run(*more):
+        done = CliRunner().invoke(experiment.main, [*told, *more])
+        assert done.exit_code == 0, done.output
+        (found,) = json.loads((tmp_path / "record.json").read_text())["sets"]
+        return found
+
+    found = run("--train-only")
+    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("a/*/run/run.json")}
+    assert len(runs) == 2 and not list((tmp_path / "work").glob("a/*/cell.json"))
+    assert {cell["split"]["seed"] for cell in found["cells"]} == {7}
+    judged = run()
+    assert {path: path.stat().st_mtime_ns for path in runs} == runs
+    assert [arm["seeds"] for arm in judged["arms"]] == [[1], [1]]
+    assert all(set(cell["accuracy"]) == {"float", "int8"} for cell in judged["cells"])
+
+
+def test_chance_of_two_arms_is_students_interval_of_their_difference_and_the_best_of_many_goes_further():
+    plain, other = [0.50, 0.55, 0.61], [0.52, 0.54, 0.66]
+    interval = experiment.mean(np.subtract(other, plain))
+    found = chance([plain, other])
+    assert found["one"] == found["best"] == pytest.approx((interval["high"] - interval["low"]) / 2)
+    assert found["degrees"] == 2
+    many = chance([plain, other, [0.4, 0.6, 0.5]])
+    assert many["best"] > many["one"] > 0
+    assert chance([plain]) is None  # nothing to compare
+    assert chance([[0.5], [0.6]]) is None  # one seed has no scatter
 
 
 @pytest.mark.parametrize("record", ["dilated_mobilenet.json", "dilated_mobilenet_128px.json"])

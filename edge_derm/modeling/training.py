@@ -51,6 +51,7 @@ def run(
     dropout_depth: int = 1,
     budget_min: float | None = None,
     hold_out: float | None = None,
+    split_seed: int | None = None,
     attention: bool = False,
     harden: bool = False,
     share: float = 1.0,
@@ -61,6 +62,7 @@ def run(
 
     Args:
         hold_out: share of the lesions that neither trains nor chooses anything: the part ``test`` of the recorded split.
+        split_seed: of the split, where runs of several seeds are to share one; None: ``seed``.
         harden: train against universal perturbations (``modeling.hardening``).
         share: of the training lesions; the images that models are judged on stay the same.
     """
@@ -86,7 +88,8 @@ def run(
         if not hold_out
         else {**{name: whole * (1 - hold_out) for name, whole in DEFAULT_FRACTIONS.items()}, "test": hold_out}
     )
-    parts = thin(dataset, split(dataset, seed=seed, fractions=shares), share)
+    split_seed = seed if split_seed is None else split_seed
+    parts = thin(dataset, split(dataset, seed=split_seed, fractions=shares), share)
     return train(dataset, parts, config, out, callbacks=callbacks, watchers=watchers)
 
 
