@@ -2,8 +2,8 @@
 
 A float file asks for four bytes a channel, (pixel − 128) / 128: the runtime would write four times the pixels' bytes, into memory
 that is not in the caches, for the model to read them again. A DEQUANTIZE in front of it does that inside the engine, from
-pixels that are only copied (196 kB less to write at 128 × 128). A uint8 file asks an operator to flip a bit, which whoever writes the pixels does in
-passing.
+pixels that are only copied (196 kB less to write at 128 × 128). A uint8 file asks an operator to flip a bit, which whoever
+writes the pixels does in passing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def at_pixels(model: bytes, shape: Input) -> bytes:
 
 
 def with_pixels(model: bytes, shape: Input) -> bytes:
-    """``model`` with a uint8 input in front of its float one, where a scale and a zero point make exactly the numbers it asks for."""
+    """``model`` with a uint8 input in front of its float one, where scale and zero point make exactly the numbers it asks for."""
     steps, graph = _steps(shape), check_model(model)
     if steps is None or len(graph.inputs) != 1 or graph.tensor(graph.inputs[0]).dtype != "float32":
         return model
