@@ -124,6 +124,7 @@ def pooled(path: Path, *, runs: int, threads: int) -> dict[str, Any]:
             "bytes": len(model),
             "size_px": manifest.input.size_px,
             "input": manifest.input.dtype,
+            "calibrated": manifest.temperature is not None,
         },
         "processes": PROCESSES,
         "rows": {name: compare([rows[name] for rows in found]) for name in found[0]},
