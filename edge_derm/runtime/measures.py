@@ -95,17 +95,10 @@ def _of_one(p: np.ndarray, bins: int) -> tuple[float, ...]:
 
 
 def _bhattacharyya_of_one(p: np.ndarray, mean: list[float], bins: int) -> float:
-    first = mean.index(max(mean))
-    second = mean.index(max(mean[:first] + mean[first + 1 :]), 0 if first else 1)
-    if second == first:  # equally probable: the next of that value
-        second = mean.index(mean[first], first + 1)
-    one, two = [0] * (bins + 1), [0] * (bins + 1)
-    for row in p.tolist():
-        one[int(row[first] * bins)] += 1
-        two[int(row[second] * bins)] += 1
-    for counts in (one, two):
-        counts[bins - 1] += counts[bins]  # a probability of 1
-    return min(1.0, sum(math.sqrt(a * b) for a, b in zip(one[:bins], two) if a and b) / len(p))
+    first, second = sorted(range(len(mean)), key=mean.__getitem__, reverse=True)[:2]  # ties stay in order
+    place = np.minimum((p * bins).astype(np.int64), bins - 1)
+    one, two = place[:, first].tolist(), place[:, second].tolist()
+    return min(1.0, sum([math.sqrt(one.count(k) * two.count(k)) for k in {*one}.intersection(two)]) / len(p))
 
 
 def _histograms(values: np.ndarray, bins: int) -> np.ndarray:
