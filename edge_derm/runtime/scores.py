@@ -10,7 +10,8 @@ from edge_derm.bundle import Calibration, Manifest
 from edge_derm.runtime import decision
 from edge_derm.runtime.backends import TensorSpec
 
-_LEAST = 1e-280  # of a power: a sum of these is not rounded to zero
+_LEAST = 1e-280  # of a share: a sum of these is not rounded to zero, and beside any step of an output it is nothing
+_MOST = 64  # classes in a table, which is 256 numbers each
 
 
 class Scores:
@@ -28,18 +29,24 @@ class Scores:
             or self._fit.shift is not None
         )
         self._is_plain = not self._is_fitted and manifest.output.activation == "softmax"
-        self._powers = None if self._is_plain else self._powers_of_stored()
+        self._shares = self._shares_of_stored()
         self._columns = 256 * np.arange(len(manifest.labels))
+        self._lists = [] if self._shares is None else self._shares.reshape(-1, 256).tolist()
 
     def probabilities(self, stored: np.ndarray) -> np.ndarray:
         """float32 [..., C]: calibrated probabilities from scores as the output tensor stores them.
 
-        Of eight bits everything that was fitted is in one table: a handful of NumPy calls, where each costs a microsecond or three.
+        Of eight bits everything that was fitted is in one table: a handful of NumPy calls, where each costs a microsecond or three,
+        and of one image none.
         """
-        if self._powers is None:
+        if self._shares is None:
             return self.calibrated(self.real(stored))
-        powers = self._powers.take(stored.view(np.uint8) + self._columns)
-        return np.asarray(powers / np.add.reduce(powers, axis=-1, keepdims=True), np.float32)
+        if stored.size == len(self._lists):
+            one = [values[k] for values, k in zip(self._lists, stored.tobytes())]
+            total = sum(one)
+            return np.array([share / total for share in one], np.float32).reshape(stored.shape)
+        shares = self._shares.take(stored.view(np.uint8) + self._columns)
+        return np.asarray(shares / np.add.reduce(shares, axis=-1, keepdims=True), np.float32)
 
     def real(self, stored: np.ndarray) -> np.ndarray:
         """float32 [..., C]: scores as the output tensor stores them, dequantised."""
@@ -92,12 +99,15 @@ class Scores:
             else np.log(np.maximum(scores, self._floor))
         )
 
-    def _powers_of_stored(self) -> np.ndarray | None:
-        """float64 [C · 256]: what a softmax adds up, of each class and stored value; None: such a table would not do."""
-        if self._values is None or len(self._values) != 256:
+    def _shares_of_stored(self) -> np.ndarray | None:
+        """float64 [C · 256]: what a probability is the share of, by class and stored value; None: such a table would not do."""
+        if self._values is None or len(self._values) != 256 or len(self._manifest.labels) > _MOST:
             return None
+        values = np.tile(self._values.astype(np.float64), (len(self._manifest.labels), 1))
+        if self._is_plain:
+            return np.where(values, values, _LEAST).ravel()  # a row of zeros becomes uniform
         logits = decision.rescale(
-            np.tile(self.logits(self._values)[:, np.newaxis], len(self._manifest.labels)),
+            self.logits(values.T),
             temperature=self._manifest.temperature,
             scale=self._fit.scale,
             shift=self._fit.shift,
