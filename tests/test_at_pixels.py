@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_derm.bundle import Input, check_model
+from edge_derm.bundle.graft import add_metadata
 from edge_derm.bundle.pixels import at_pixels, with_pixels, without_sign_flip
 from edge_derm.errors import BundleError
 from edge_derm.runtime import Classifier
@@ -172,3 +173,27 @@ def test_weights_outside_the_tables_would_move_so_the_file_stays(tiny_models):
     model = rewritten(tiny_models["float32"], outside)
     check_model(model)
     assert at_pixels(model, OURS) is model
+
+
+def test_a_file_may_lack_the_vectors_of_operators_and_of_buffers(tiny_models):
+    """A pixel that is its own scores: nothing to compute, nothing stored."""
+
+    def bare(whole):
+        graph = whole.subgraphs[0]
+        graph.tensors = [graph.tensors[graph.inputs[0]]]
+        graph.tensors[0].shape, graph.tensors[0].shapeSignature = np.array([1, 1, 1, 3], np.int32), None
+        graph.tensors[0].buffer, graph.inputs, graph.outputs = 0, np.array([0]), np.array([0])
+        graph.operators = whole.signatureDefs = None
+
+    def barer(whole):
+        bare(whole)
+        whole.buffers = whole.metadata = None
+
+    for change in (bare, barer):
+        model = rewritten(tiny_models["float32"], change)
+        stored = at_pixels(model, OURS)
+        assert [op.name for op in check_model(stored).ops] == ["DEQUANTIZE"]
+        assert check_model(add_metadata(model, "name", b"data")).metadata["name"] == b"data"
+    pixel = np.array([[[3, 128, 255]]], np.uint8)
+    classifier = Classifier.of(rewritten(tiny_models["float32"], bare))
+    np.testing.assert_array_equal(classifier.raw(pixel), pixel[0] / np.float32(128) - 1)

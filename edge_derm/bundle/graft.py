@@ -6,6 +6,7 @@ The new objects stand before the old file (``bundle.tables``). Field numbers are
 from __future__ import annotations
 
 import struct
+from typing import Mapping
 
 from edge_derm.bundle.tables import (
     Array,
@@ -20,7 +21,6 @@ from edge_derm.bundle.tables import (
     put_before,
     references,
     u32,
-    vector,
 )
 from edge_derm.errors import BundleError
 
@@ -61,7 +61,7 @@ def add_dequantize(model: bytes, scale: float, zero_point: int) -> bytes:
     fields.pop(_SIGNATURES, None)
     codes, graphs = _members(model, fields, _CODES), _members(model, fields, _SUBGRAPHS)
     main = references(model, graphs[0].at, (_TENSORS, _INPUTS, _OUTPUTS, _OPERATORS, _NAME))
-    tensors, operators = members(model, main[_TENSORS].at), members(model, main[_OPERATORS].at)
+    tensors, operators = _members(model, main, _TENSORS), _members(model, main, _OPERATORS)
     edge = u32(model, main[_INPUTS].at + 4)
     steps = {2: Array(1, struct.pack("<f", scale)), 3: Array(1, struct.pack("<q", zero_point), alignment=8)}
     shape = Old(follow(model, field(model, tensors[edge].at, 0)))
@@ -83,6 +83,11 @@ def add_dequantize(model: bytes, scale: float, zero_point: int) -> bytes:
 def _root(model: bytes) -> dict[int, Part | int]:
     """The fields of the file's root, as a new root may have them."""
     at = u32(model, 0)
+    version = field(model, at, _VERSION)
+    fields: dict[int, Part | int] = {
+        _VERSION: u32(model, version) if version else 0,
+        **references(model, at, range(1, _MODEL)),
+    }
     if newest(model, at) >= _MODEL:
         raise BundleError(
             "model.tflite: has fields newer than this package knows: install a newer edge-derm, or keep the "
@@ -90,7 +95,7 @@ def _root(model: bytes) -> dict[int, Part | int]:
             code="graft-model",
         )
     # Buffer.offset (field 1) counts from the start of the file: weights kept that way would move with the new head.
-    for buffer in members(model, vector(model, at, _BUFFERS)):
+    for buffer in _members(model, fields, _BUFFERS):
         place = field(model, buffer.at, 1)
         if place and struct.unpack_from("<Q", model, place)[0] > 1:
             raise BundleError(
@@ -98,8 +103,7 @@ def _root(model: bytes) -> dict[int, Part | int]:
                 "added: convert it without that option",
                 code="graft-model",
             )
-    version = field(model, at, _VERSION)
-    return {_VERSION: u32(model, version) if version else 0, **references(model, at, range(1, _MODEL))}
+    return fields
 
 
 def _with(model: bytes, fields: dict[int, Part | int], changed: dict[int, Part]) -> bytes:
@@ -107,7 +111,7 @@ def _with(model: bytes, fields: dict[int, Part | int], changed: dict[int, Part])
     return put_before(model, Table({**changed, **rest}, _MODEL))
 
 
-def _members(model: bytes, fields: dict[int, Part | int], number: int) -> list[Old]:
+def _members(model: bytes, fields: Mapping[int, Part | int], number: int) -> list[Old]:
     part = fields.get(number)
     return members(model, part.at) if isinstance(part, Old) else []
 
