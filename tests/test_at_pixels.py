@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edge_derm.bundle import Input, check_model
 from edge_derm.bundle.graft import add_metadata
 from edge_derm.bundle.pixels import at_pixels, with_pixels, without_sign_flip
+from edge_derm.bundle.tables import Table, Vector, item, put_before, references, u32
 from edge_derm.errors import BundleError
 from edge_derm.runtime import Classifier
 
@@ -197,3 +198,14 @@ def test_a_file_may_lack_the_vectors_of_operators_and_of_buffers(tiny_models):
     pixel = np.array([[[3, 128, 255]]], np.uint8)
     classifier = Classifier.of(rewritten(tiny_models["float32"], bare))
     np.testing.assert_array_equal(classifier.raw(pixel), pixel[0] / np.float32(128) - 1)
+
+
+def test_a_subgraph_with_a_field_newer_than_this_package_stays_as_it_is(tiny_models):
+    model = tiny_models["float32"]
+    fields = references(model, u32(model, 0), range(1, 8))
+    graph = references(model, item(model, fields[2].at, 0), range(5))
+    for number, known in ((5, True), (6, False)):
+        subgraphs = Vector([Table({**graph, number: 1}, 7)])
+        other = put_before(model, Table({0: 3, **fields, 2: subgraphs}, 8))
+        check_model(other)
+        assert (at_pixels(other, OURS) is not other) == known

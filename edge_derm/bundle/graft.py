@@ -25,7 +25,7 @@ from edge_derm.bundle.tables import (
 from edge_derm.errors import BundleError
 
 _VERSION, _CODES, _SUBGRAPHS, _BUFFERS, _METADATA, _SIGNATURES, _MODEL = 0, 1, 2, 4, 6, 7, 8  # table Model
-_TENSORS, _INPUTS, _OUTPUTS, _OPERATORS, _NAME, _SUBGRAPH = 0, 1, 2, 3, 4, 5  # table SubGraph
+_TENSORS, _INPUTS, _OUTPUTS, _OPERATORS, _NAME, _DEBUG = 0, 1, 2, 3, 4, 5  # table SubGraph
 _UINT8, _DEQUANTIZE = 3, 6  # enums TensorType, BuiltinOperator
 
 
@@ -49,7 +49,7 @@ def add_metadata(model: bytes, name: str, data: bytes) -> bytes:
 def add_dequantize(model: bytes, scale: float, zero_point: int) -> bytes:
     """``model`` with a uint8 input, whose operator DEQUANTIZE makes the one it had: (stored − zero_point) · scale.
 
-    Signatures, which name the old input, are left off.
+    Signatures, which name the old input, are left off, and what a debugger reads of the subgraph.
 
     Args:
         model: a .tflite with one float32 input that passed the structural check.
@@ -60,6 +60,7 @@ def add_dequantize(model: bytes, scale: float, zero_point: int) -> bytes:
     fields = _root(model)
     fields.pop(_SIGNATURES, None)
     codes, graphs = _members(model, fields, _CODES), _members(model, fields, _SUBGRAPHS)
+    _check_known(model, graphs[0].at, _DEBUG)
     main = references(model, graphs[0].at, (_TENSORS, _INPUTS, _OUTPUTS, _OPERATORS, _NAME))
     tensors, operators = _members(model, main, _TENSORS), _members(model, main, _OPERATORS)
     edge = u32(model, main[_INPUTS].at + 4)
@@ -75,7 +76,7 @@ def add_dequantize(model: bytes, scale: float, zero_point: int) -> bytes:
     }
     changed: dict[int, Part] = {
         _CODES: Vector([*codes, Table({0: _DEQUANTIZE, 2: 1, 3: _DEQUANTIZE}, 4)]),
-        _SUBGRAPHS: Vector([Table(first, _SUBGRAPH), *graphs[1:]]),
+        _SUBGRAPHS: Vector([Table(first, _DEBUG), *graphs[1:]]),
     }
     return _with(model, fields, changed)
 
@@ -88,12 +89,7 @@ def _root(model: bytes) -> dict[int, Part | int]:
         _VERSION: u32(model, version) if version else 0,
         **references(model, at, range(1, _MODEL)),
     }
-    if newest(model, at) >= _MODEL:
-        raise BundleError(
-            "model.tflite: has fields newer than this package knows: install a newer edge-derm, or keep the "
-            "file as it is",
-            code="graft-model",
-        )
+    _check_known(model, at, _MODEL - 1)
     # Buffer.offset (field 1) counts from the start of the file: weights kept that way would move with the new head.
     for buffer in _members(model, fields, _BUFFERS):
         place = field(model, buffer.at, 1)
@@ -104,6 +100,16 @@ def _root(model: bytes) -> dict[int, Part | int]:
                 code="graft-model",
             )
     return fields
+
+
+def _check_known(model: bytes, table: int, last: int) -> None:
+    """A table is written anew only where all that it holds is known: fields to number ``last``."""
+    if newest(model, table) > last:
+        raise BundleError(
+            "model.tflite: has fields newer than this package knows: install a newer edge-derm, or keep the "
+            "file as it is",
+            code="graft-model",
+        )
 
 
 def _with(model: bytes, fields: dict[int, Part | int], changed: dict[int, Part]) -> bytes:
