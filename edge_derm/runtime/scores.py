@@ -104,6 +104,8 @@ class Scores:
         if self._values is None or len(self._values) != 256 or len(self._manifest.labels) > _MOST:
             return None
         values = np.tile(self._values.astype(np.float64), (len(self._manifest.labels), 1))
+        if self._is_plain and values.min() < 0:  # a row that is not of zeros may add up to zero
+            return None
         if self._is_plain:
             return np.where(values, values, _LEAST).ravel()  # a row of zeros becomes uniform
         logits = decision.rescale(
