@@ -16,6 +16,7 @@ from scipy import stats
 from students import mean
 
 WORTHS = ("worth", "balanced_accuracy", "accuracy")
+CHOICES = ("size_px", "alpha", "epochs")
 RUN = "run/run.json"
 
 
@@ -27,10 +28,12 @@ def trained(work: Path, name: str, choices: Mapping[str, Any]) -> list[dict[str,
     for path in sorted((work / name).glob(f"*/{RUN}")):
         arm, _, seed = path.parent.parent.name.rpartition("-")
         run = json.loads(path.read_text(encoding="utf-8"))
-        differs = {key: run["identity"]["config"][key] for key in ("size_px", "alpha", "epochs")}
-        if any(choices[key] != value for key, value in differs.items()):
+        config, split = run["identity"]["config"], choices["split_seed"]
+        wanted = {**{key: choices[key] for key in CHOICES}, "split": int(seed) if split is None else split}
+        got = {**{key: config[key] for key in CHOICES}, "split": run["data"]["split"]["seed"]}
+        if got != wanted:
             raise click.UsageError(
-                f"--work: {path.parent}: expected a run of these choices, got one of {differs}: choose another folder"
+                f"--work: {path.parent}: expected a run of {wanted}, got one of {got}: choose another folder"
             )
         found = run["validation"]
         cells.append(
@@ -76,11 +79,11 @@ def chance(table: Sequence[Sequence[float]]) -> dict[str, Any] | None:
 
     ``one``: 95 % half width for an arm named beforehand; ``best``: for the best of all of them (Bonferroni).
     """
+    if len(table) < 2 or len(table[0]) < 2:
+        return None
     x = np.asarray(table)
     arms, seeds = x.shape
     degrees = (arms - 1) * (seeds - 1)
-    if degrees < 1:
-        return None
     left = x - x.mean(axis=1, keepdims=True) - x.mean(axis=0) + x.mean()
     scatter = float(np.sqrt((left**2).sum() / degrees))
     error = scatter * np.sqrt(2 / seeds)

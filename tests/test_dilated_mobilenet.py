@@ -100,6 +100,7 @@ def keep_run(work, arm, seed, *, balanced, macs=1000, **choices):
 
 def search(work, record, *more):
     arms = ["--arms", "mobilenet,d1,conv1=2+dw1=3", "--seeds", "11,12", "--train-only", "--json", str(record)]
+    more = ("--split", "7", *more)
     return CliRunner().invoke(experiment.main, ["--data", "a=unread", "--work", str(work), *arms, *more])
 
 
@@ -139,6 +140,22 @@ def test_a_search_refuses_runs_of_other_choices_and_unequal_costs(tmp_path):
     assert not (tmp_path / "record.json").exists()
 
 
+@pytest.mark.parametrize("split", ["8", None])
+def test_a_search_refuses_runs_of_another_split_whose_held_out_images_may_have_chosen_a_map(tmp_path, split):
+    keep_run(tmp_path / "work", "mobilenet", 11, balanced=0.5)  # split 7
+    told = ["--data", "a=unread", "--work", str(tmp_path / "work"), "--train-only", "--cells", "0"]
+    refused = CliRunner().invoke(experiment.main, [*told, *(["--split", split] if split else [])])
+    assert refused.exit_code == 2 and "'split': 7" in refused.output
+
+
+def test_a_search_without_its_first_arm_yet_compares_nothing(tmp_path):
+    keep_run(tmp_path / "work", "d1", 11, balanced=0.5)
+    done = search(tmp_path / "work", tmp_path / "record.json", "--cells", "0")
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads((tmp_path / "record.json").read_text())["sets"]
+    assert found["arms"] == [] and len(found["cells"]) == 1
+
+
 @pytest.mark.slow
 def test_what_a_search_trained_is_judged_without_training_again_on_the_split_that_was_named(tmp_path):
     pytest.importorskip("keras", reason="Keras is not installed")
@@ -176,7 +193,7 @@ def test_chance_of_two_arms_is_students_interval_of_their_difference_and_the_bes
     assert found["degrees"] == 2
     many = chance([plain, other, [0.4, 0.6, 0.5]])
     assert many["best"] > many["one"] > 0
-    assert chance([plain]) is None  # nothing to compare
+    assert chance([plain]) is chance([]) is None  # nothing to compare
     assert chance([[0.5], [0.6]]) is None  # one seed has no scatter
 
 
