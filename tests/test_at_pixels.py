@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from edge_derm.bundle import Input, check_model
 from edge_derm.bundle.graft import add_metadata
 from edge_derm.bundle.pixels import at_pixels, with_pixels, without_sign_flip
-from edge_derm.bundle.tables import Table, Vector, item, put_before, references, u32
+from edge_derm.bundle.tables import (
+    Array,
+    Table,
+    Vector,
+    field,
+    item,
+    members,
+    put_before,
+    references,
+    u32,
+    vector,
+)
 from edge_derm.errors import BundleError
 from edge_derm.runtime import Classifier
 
@@ -209,3 +220,28 @@ def test_a_subgraph_with_a_field_newer_than_this_package_stays_as_it_is(tiny_mod
         other = put_before(model, Table({0: 3, **fields, 2: subgraphs}, 8))
         check_model(other)
         assert (at_pixels(other, OURS) is not other) == known
+
+
+def test_operators_that_lie_inside_weights_are_not_trimmed(tiny_models):
+    """Taking the first one off would write into a bias."""
+    model = tiny_models["uint8"]
+    fields = references(model, u32(model, 0), range(1, 8))
+    subgraph = item(model, fields[2].at, 0)
+    graph, operators = references(model, subgraph, range(5)), members(model, vector(model, subgraph, 3))
+    parsed = check_model(model)
+    bias = next(
+        op for op in parsed.ops if op.name == "CONV_2D" and parsed.tensor(op.inputs[2]).elements == 16
+    )
+    number = u32(model, field(model, item(model, vector(model, subgraph, 0), bias.inputs[2]), 2))
+    buffers = [*members(model, fields[4].at)]
+    buffers[number] = Table({0: Array(64, b"\xa5" * 64, alignment=16)}, 1)
+    changed = {0: 3, **fields, 2: Vector([Table(graph, 5)]), 4: Vector(buffers)}
+    made = bytearray(put_before(model, Table(changed, 8)))
+    at, moved = made.index(b"\xa5" * 64), len(made) - len(model)
+    offsets = [moved + old.at - (at + 4 + 4 * place) for place, old in enumerate(operators)]
+    struct.pack_into(f"<{1 + len(offsets)}I", made, at, len(offsets), *offsets)
+    place = field(made, item(made, vector(made, u32(made, 0), 2), 0), 3)
+    struct.pack_into("<I", made, place, at - place)
+    forged = bytes(made)
+    assert [op.name for op in check_model(forged).ops] == [op.name for op in parsed.ops]
+    assert without_sign_flip(forged) is forged

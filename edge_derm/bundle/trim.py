@@ -6,12 +6,13 @@ Two use it: the profile, which times a model cut after each operator, and the ru
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Sequence
 
 from edge_derm.bundle.structure import check_model
 from edge_derm.bundle.tables import field, follow, item, u32, vector
 from edge_derm.errors import BundleError, ModelError
-from firmware_bridge.graph import Graph
+from firmware_bridge.graph import Graph, Tensor
 
 _SUBGRAPHS, _SIGNATURES = 2, 7  # fields of table Model in TFLite's schema.fbs
 _INPUTS, _OUTPUTS, _OPERATORS = 1, 2, 3  # of table SubGraph
@@ -46,11 +47,9 @@ def trim(
 def _check(
     data: bytes, graph: Graph, first: int, last: int, inputs: tuple[int, ...], outputs: tuple[int, ...]
 ) -> None:
-    wanted = [(op.name, op.inputs, op.outputs) for op in graph.ops[first : last + 1]]
+    wanted = _content(replace(graph, ops=graph.ops[first : last + 1], inputs=inputs, outputs=outputs))
     try:
-        made = check_model(data, where=f"operators {first} to {last}")
-        apart = [(op.name, op.inputs, op.outputs) for op in made.ops] == wanted
-        apart = apart and (made.inputs, made.outputs) == (inputs, outputs)
+        apart = _content(check_model(data, where=f"operators {first} to {last}")) == wanted
     except BundleError:
         apart = False
     if not apart:
@@ -59,3 +58,18 @@ def _check(
             "this file shares its tables and does not come apart",
             code="trim-shared",
         )
+
+
+def _content(graph: Graph) -> tuple[object, ...]:
+    """All that it computes by, weights too: in a forged file what was written to may lie inside them."""
+    ops = [(op.name, op.inputs, op.outputs, op.options) for op in graph.ops]
+    return graph.inputs, graph.outputs, ops, [_values(tensor) for tensor in graph.tensors]
+
+
+def _values(tensor: Tensor) -> tuple[object, ...]:
+    steps = tensor.quantization
+    return (
+        (tensor.name, tensor.shape, tensor.dtype, tensor.signature),
+        None if tensor.data is None else tensor.data.tobytes(),
+        None if steps is None else (steps.scale.tobytes(), steps.zero_point.tobytes(), steps.axis),
+    )
