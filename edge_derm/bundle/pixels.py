@@ -2,7 +2,7 @@
 
 A float file asks for four bytes a channel, (pixel − 128) / 128: the runtime would write four times the pixels' bytes, into memory
 that is not in the caches, for the model to read them again. A DEQUANTIZE in front of it does that inside the engine, from
-pixels that are only copied (196 kB less to write at 128 × 128). A uint8 file asks an operator to flip a bit, which whoever
+pixels that are only copied (147 kB less to write at 128 × 128). A uint8 file asks an operator to flip a bit, which whoever
 writes the pixels does in passing.
 """
 
