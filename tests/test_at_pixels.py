@@ -165,12 +165,24 @@ def test_what_else_a_file_holds_stays(tiny_models, tiny_images):
     def no_names(whole):
         whole.subgraphs[0].name = whole.description = whole.signatureDefs = None
 
-    for change in (second_subgraph, no_names):
+    def mapped(name, index):
+        made = fbs.TensorMapT()
+        made.name, made.tensorIndex = name, index
+        return made
+
+    def signature(whole):
+        made, graph = fbs.SignatureDefT(), whole.subgraphs[0]
+        made.signatureKey = b"serving_default"
+        made.inputs, made.outputs = [mapped(b"image", graph.inputs[0])], [mapped(b"scores", graph.outputs[0])]
+        whole.signatureDefs = [made]
+
+    for change in (second_subgraph, no_names, signature):
         other = rewritten(model, change)
         stored = at_pixels(other, OURS)
         assert stored is not other
         check_that_the_rest_is_as_it_was(other, stored)
         kept = fbs.ModelT.InitFromPackedBuf(stored, 0)
+        assert not kept.signatureDefs  # it named the old input
         assert len(kept.subgraphs) == len(fbs.ModelT.InitFromPackedBuf(other, 0).subgraphs)
         real = tiny_images[:1].astype(np.float32) / 128 - 1
         np.testing.assert_array_equal(
