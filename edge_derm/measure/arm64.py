@@ -35,6 +35,7 @@ TOOLS = (
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
 )  # program, package
+PARTS = ("root", "site", "count.so")
 COUNTER = Path(__file__).with_name("count.c")
 
 
@@ -47,7 +48,7 @@ def folder() -> Path:
 
 def missing() -> str | None:
     """The command for what this machine lacks, or None: emulator first, then the tree."""
-    prepared = folder().is_dir()
+    prepared = cache.holds(folder(), PARTS)
     needed = TOOLS[:1] if prepared else TOOLS
     packages = [package for tool, package in needed if shutil.which(tool) is None]
     install = ["sudo apt-get install --no-install-recommends " + " ".join(packages)] if packages else []
@@ -62,7 +63,7 @@ def prepare() -> None:
     Raises:
         TargetError: those of ``debian``, ``wheels`` and ``process``.
     """
-    if folder().is_dir():
+    if cache.holds(folder(), PARTS):
         return
     for tool, package in TOOLS:
         if shutil.which(tool) is None:
@@ -71,19 +72,24 @@ def prepare() -> None:
                 code="arm64-tools",
             )
     check_emulator()
-    with files.replace_folder(folder()) as fresh:
-        with tempfile.TemporaryDirectory() as work:
-            debian.unpack(debian.download(PACKAGES, Path(work)), fresh / "root")
-        for name in ("usr/share/doc", "usr/share/man", "usr/share/locale"):
-            shutil.rmtree(fresh / "root" / name, ignore_errors=True)
-        wheels.install(WHEELS, fresh / "site")
-        compile_counter(fresh / "count.so")
-        run(
-            fresh,
-            "cortex-a72",
-            ["-c", "import cv2, edge_derm.measure.onboard, ai_edge_litert.interpreter"],
-            compile=True,
-        )
+    with cache.making(folder(), PARTS) as fresh:
+        if fresh is not None:
+            _build(fresh)
+
+
+def _build(fresh: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=fresh) as work:
+        debian.unpack(debian.download(PACKAGES, Path(work)), fresh / "root")
+    for name in ("usr/share/doc", "usr/share/man", "usr/share/locale"):
+        shutil.rmtree(fresh / "root" / name, ignore_errors=True)
+    wheels.install(WHEELS, fresh / "site")
+    compile_counter(fresh / "count.so")
+    run(
+        fresh,
+        "cortex-a72",
+        ["-c", "import cv2, edge_derm.measure.onboard, ai_edge_litert.interpreter"],
+        compile=True,
+    )
 
 
 def check_emulator() -> None:

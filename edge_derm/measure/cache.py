@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator, Sequence
+
+from edge_derm import files
 
 
 def cache_folder() -> Path:
@@ -24,3 +29,26 @@ def recipe_folder(name: str, recipe: Any) -> Path:
     """
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     return cache_folder() / f"{name}-{digest}"
+
+
+def holds(folder: Path, parts: Sequence[str]) -> bool:
+    """Whether everything that belongs into ``folder`` is there."""
+    return all((folder / part).exists() for part in parts)
+
+
+@contextlib.contextmanager
+def making(folder: Path, parts: Sequence[str]) -> Iterator[Path | None]:
+    """A fresh folder that becomes ``folder`` on success, or None where all ``parts`` are in it already.
+
+    One process makes at a time, so that nobody swaps what another has just begun to use; what a killed one left is removed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if holds(folder, parts):
+            yield None
+            return
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with files.replace_folder(folder) as fresh:
+            yield fresh

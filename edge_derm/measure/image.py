@@ -32,9 +32,12 @@ WHEELS = (
 )
 VERSION = 1
 DISK_BYTES = 3 << 30  # sparse
+PARTS = ("kernel", "initramfs", "disk", "key", "known_hosts")
+TO_RUN = ("qemu-system-aarch64", "ssh")  # the others are needed to build it
 TOOLS = (
     ("qemu-system-aarch64", "qemu-system-arm"),
     ("mke2fs", "e2fsprogs"),
+    ("ssh", "openssh-client"),
     ("ssh-keygen", "openssh-client"),
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
@@ -44,7 +47,7 @@ _UNNEEDED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/i1
 
 
 def folder() -> Path:
-    """Where the board's files are, or will be once prepared: ``kernel, initramfs, disk, key, known_hosts``."""
+    """Where the board's files (``PARTS``) are, or will be once prepared."""
     sources = [Path(str(module.__file__)).read_text("utf-8") for module in (system, initramfs)]
     return cache.recipe_folder(
         "board", [VERSION, debian.SUITE, PACKAGES, WHEELS, wheels.PYTHON, DISK_BYTES, *sources]
@@ -53,8 +56,9 @@ def folder() -> Path:
 
 def missing() -> str | None:
     """The command for what this machine lacks, or None."""
-    prepared = folder().is_dir()
-    packages = [package for tool, package in TOOLS[: 1 if prepared else None] if which(tool) is None]
+    prepared = cache.holds(folder(), PARTS)
+    lacking = [package for tool, package in TOOLS if which(tool) is None and (tool in TO_RUN or not prepared)]
+    packages = list(dict.fromkeys(lacking))
     install = ["sudo apt-get install --no-install-recommends " + " ".join(packages)] if packages else []
     return " && ".join(install + ([] if prepared else ["edge-derm targets --prepare board:virt-a72"])) or None
 
@@ -65,7 +69,7 @@ def prepare() -> None:
     Raises:
         TargetError: ``board-tools``, and those of ``debian``, ``wheels``, ``initramfs`` and ``process``.
     """
-    if folder().is_dir():
+    if cache.holds(folder(), PARTS):
         return
     for tool, package in TOOLS:
         if which(tool) is None:
@@ -73,7 +77,13 @@ def prepare() -> None:
                 f"board: expected the program {tool}, found none: run 'sudo apt-get install {package}' (Debian or Ubuntu)",
                 code="board-tools",
             )
-    with files.replace_folder(folder()) as fresh, tempfile.TemporaryDirectory(dir=fresh.parent) as work:
+    with cache.making(folder(), PARTS) as fresh:
+        if fresh is not None:
+            _build(fresh)
+
+
+def _build(fresh: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=fresh) as work:
         tree = Path(work) / "tree"
         debian.unpack(debian.download(PACKAGES, Path(work) / "apt"), tree)
         for name in _UNNEEDED:
