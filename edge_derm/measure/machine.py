@@ -6,7 +6,10 @@ those of a real Linux; its time is not (the emulator is some ten times slower an
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import os
+import re
 import shlex
 import signal
 import socket
@@ -16,16 +19,18 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 from edge_derm import files
 from edge_derm.errors import EdgeDermError, TargetError
 from edge_derm.measure import image, process, system
 from edge_derm.measure.ssh import Address
 
+NAME = "board:virt-a72"
 EMULATOR = "qemu-system-aarch64"
 CPU, CORES, MEMORY_MB = "cortex-a72", 2, 1024
 BOOT_S = 600
+GONE_S = 5
 _KERNEL = (
     "console=ttyAMA0 root=/dev/vda rw panic=-1 quiet systemd.show_status=0 systemd.condition-needs-update=0"
 )
@@ -50,17 +55,23 @@ def running(*, disk: Path | None = None, counting: bool = False, boot_s: float =
 
     Raises:
         TargetError: ``machine-boot``: no answer in time, with the last line of its console; ``process-killed`` and others of
-            ``process.failure``: the emulator ended.
+            ``process.failure``: the emulator ended, also while the board was in use; ``machine-key``: this disk and the keys in
+            the cache do not belong together.
     """
     port = _free_port()
-    with tempfile.TemporaryDirectory() as work:
-        console = Path(work) / "console"
+    # A file without a name: nothing of it stays, however this process ends.
+    with tempfile.TemporaryFile() as unnamed:
+        console = Path(f"/proc/{os.getpid()}/fd/{unnamed.fileno()}")
         command = _command(port, console, disk=disk, counting=counting)
-        with process.started(command, what="board:virt-a72") as emulator:
+        with process.started(command, what=NAME) as emulator:
             machine = Machine(_address(port), emulator.pid)
             _await_login(emulator, machine.address, console, boot_s)
             try:
                 yield machine
+            except TargetError as error:
+                if error.code in ("ssh-lost", "ssh-unreachable") and _gone(emulator):
+                    raise _ending(emulator, console) from error
+                raise
             finally:
                 if disk is not None and emulator.poll() is None:
                     _power_off(emulator, machine.address)
@@ -89,9 +100,9 @@ def _command(port: int, console: Path, *, disk: Path | None, counting: bool) -> 
 
 def client() -> tuple[str, ...]:
     """The ssh client with the options that let it into the board and nowhere else."""
-    parts = image.folder()
-    key = ("-i", f"{parts}/key", "-o", "IdentitiesOnly=yes")
-    known = ("-o", f"HostKeyAlias={system.HOST}", "-o", f"UserKnownHostsFile={parts}/known_hosts")
+    parts = str(image.folder()).replace("%", "%%")  # ssh_config(5): tokens, and quotes around spaces
+    key = ("-o", f'IdentityFile="{parts}/key"', "-o", "IdentitiesOnly=yes")
+    known = ("-o", f"HostKeyAlias={system.HOST}", "-o", f'UserKnownHostsFile="{parts}/known_hosts"')
     # No update of the known hosts, and patience: two emulated cores may be busy.
     patience = ("-o", "ConnectTimeout=60", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=20")
     return ("ssh", "-F", "none", *key, *known, "-o", "UpdateHostKeys=no", *patience)
@@ -108,32 +119,64 @@ def _free_port() -> int:
 
 
 def _await_login(emulator: subprocess.Popen[bytes], address: Address, console: Path, boot_s: float) -> None:
-    end = time.monotonic() + boot_s
+    end, got = time.monotonic() + boot_s, "silence"
     while time.monotonic() < end:
         if emulator.poll() is not None:
-            assert emulator.stderr is not None
-            said = emulator.stderr.read().decode("utf-8", "replace") + _tail(console)
-            raise process.failure("board:virt-a72", emulator.returncode, said)
+            raise _ending(emulator, console)
         with contextlib.suppress(OSError), socket.create_connection(
             (address.host, address.port), 5
         ) as greeting:
             greeting.settimeout(20)  # the emulator accepts for the board before anything listens there
-            if greeting.recv(4) == b"SSH-" and _lets_in(address):
-                return
+            if greeting.recv(4) == b"SSH-":
+                refusal = _refusal(address)
+                if refusal is None:
+                    return
+                got = refusal
         time.sleep(1)
     raise TargetError(
-        f"board:virt-a72: expected its sshd to answer within {boot_s:g} s, got silence; its console ends with: {_tail(console)}",
+        f"{NAME}: expected its sshd to answer within {boot_s:g} s, got {got}; its console ends with: {_tail(console)}",
         code="machine-boot",
     )
 
 
-def _lets_in(address: Address) -> bool:
-    """Whether a user gets in: sshd answers a moment before the system allows logins (nologin(5))."""
+def _refusal(address: Address) -> str | None:
+    """Why no user gets in yet, or None: sshd answers a moment before the system allows logins (nologin(5)).
+
+    Raises:
+        TargetError: what no waiting mends: ``process-missing``, ``machine-key``.
+    """
     try:
         process.run([*address.command(), "true"], what=str(address), timeout_s=120)
-    except TargetError:
-        return False
-    return True
+    except TargetError as error:
+        if error.code == "process-missing":
+            raise
+        if re.search("Host key verification failed|Permission denied", str(error)):
+            raise TargetError(
+                f"{NAME}: expected a disk that belongs to the keys in the cache, but {error}: is it a kept disk of another image? "
+                f"Start with another one; else remove {image.folder()} and run 'edge-derm targets --prepare {NAME}'",
+                code="machine-key",
+            ) from None
+        return str(error)
+    return None
+
+
+def _gone(emulator: subprocess.Popen[bytes]) -> bool:
+    """Whether the emulator has ended; its connections end a moment before it does."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        emulator.wait(GONE_S)
+    return emulator.poll() is not None
+
+
+def _ending(emulator: subprocess.Popen[bytes], console: Path) -> TargetError:
+    """How the emulator ended: in its own words, else in the board's last ones."""
+    assert emulator.stderr is not None
+    said = emulator.stderr.read().decode("utf-8", "replace")
+    if emulator.returncode == 0:
+        return TargetError(
+            f"{NAME}: expected it to run on, but it was switched off; its console ends with: {_tail(console)}: run it again",
+            code="machine-off",
+        )
+    return process.failure(NAME, emulator.returncode, said if said.strip() else _tail(console))
 
 
 def _tail(console: Path) -> str:
@@ -149,27 +192,55 @@ def _power_off(emulator: subprocess.Popen[bytes], address: Address) -> None:
 
 
 def main() -> None:
-    """``python -m edge_derm.measure.machine [DISK]``: run the board until Ctrl-C, and say how to reach it.
-
-    DISK is a file that keeps what is written; it is copied from the image where it does not exist.
-    """
-    disk = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    """``python -m edge_derm.measure.machine [DISK]``: run the board until Ctrl-C, and say how to reach it."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/board",
+        description="Run the emulated arm64 board until Ctrl-C, and say how to reach it.",
+    )
+    parser.add_argument(
+        "disk",
+        metavar="DISK",
+        nargs="?",
+        type=Path,
+        help="a file that keeps what is written, made where it is not",
+    )
+    disk = parser.parse_args().disk
+    for number in (signal.SIGTERM, signal.SIGHUP):  # told to stop, or its terminal closed (not under nohup)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
-        image.prepare()
-        if disk is not None and not disk.exists():
-            with files.replace_file(disk) as fresh:
-                process.run(
-                    ["cp", "--sparse=always", image.folder() / "disk", fresh], what=str(disk), timeout_s=600
-                )
-        with contextlib.suppress(KeyboardInterrupt), running(disk=disk) as machine:
-            print(f"export EDGE_DERM_SSH={shlex.quote(shlex.join(client()))}")
-            print(
-                f"# the board is {machine.address}; by hand: {shlex.join(machine.address.command())}",
-                flush=True,
-            )
-            signal.pause()
-    except EdgeDermError as error:
+        with contextlib.suppress(KeyboardInterrupt):
+            _run(disk)
+    except (EdgeDermError, OSError) as error:
         sys.exit(f"edge-derm: {error}")
+
+
+def _run(disk: Path | None) -> None:
+    image.prepare()
+    if disk is not None and not disk.exists():
+        with files.replace_file(disk) as fresh:
+            process.run(
+                ["cp", "--sparse=always", image.folder() / "disk", fresh], what=str(disk), timeout_s=600
+            )
+    with running(disk=disk) as machine:
+        print(f"export EDGE_DERM_SSH={shlex.quote(shlex.join(client()))}")
+        print(
+            f"# the board is {machine.address}; by hand: {shlex.join(machine.address.command())}",
+            flush=True,
+        )
+        _await_end(machine)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _await_end(machine: Machine) -> None:
+    """Wait until the board is switched off. Raises TargetError, as ``process.failure`` does, where its emulator failed."""
+    ended = os.waitid(os.P_PID, machine.pid, os.WEXITED | os.WNOWAIT)
+    if ended is not None and ended.si_status:
+        status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        raise process.failure(NAME, status, "")
 
 
 if __name__ == "__main__":
