@@ -61,6 +61,12 @@ def test_both_kinds_of_record_fit_the_schema_and_print(made):
     assert ("ms" in said.split("no latency")[0]) != made["emulated"]
 
 
+def test_a_comparison_that_was_not_counted_says_so():
+    """A whole board counts on request only; who asked for --compare must not be left without a word."""
+    uncounted = {**emulated(other={"model": "b"}), "instructions": None, "instructions_reason": "not asked"}
+    assert "against the other: not compared: not asked" in text(record.check(uncounted))
+
+
 def put(made, path, value):
     damaged = copy.deepcopy(made)
     inner = damaged

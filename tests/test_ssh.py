@@ -1,5 +1,6 @@
 """Boards over SSH, against a real sshd: the record of a board, a message for each way it can go wrong, and nothing left there."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -118,6 +119,22 @@ def test_the_shape_of_an_address_is_listed_and_is_no_board(tmp_path):
     assert refused(lambda: row.bench(tmp_path))[0] == "ssh-address"
 
 
+@pytest.mark.parametrize(
+    "named, missing, code",
+    [
+        ("", None, "ssh-unreachable"),
+        ("no-such-ssh -x", "unset EDGE_DERM_SSH", "process-missing"),
+        ("ssh -i 'a", "unset EDGE_DERM_SSH", "ssh-client"),
+    ],
+)
+def test_a_client_that_is_none_is_named_and_an_empty_one_is_the_usual(
+    monkeypatch, tiny_bundle, named, missing, code
+):
+    monkeypatch.setenv("EDGE_DERM_SSH", named)
+    assert ssh.targets()[0].row()["missing"] == missing
+    assert refused(lambda: ssh.bench(ssh.parse("ssh://127.0.0.1:1"), tiny_bundle))[0] == code
+
+
 def deploys(address, bundle):
     """The other conversation there is."""
     with session.connect(address):
@@ -201,6 +218,26 @@ def test_a_board_without_python_says_so(board, monkeypatch, tiny_bundle):
     assert refused(lambda: ssh.bench(address(board), tiny_bundle))[0] == "board-no-python"
 
 
+def test_a_python_that_must_not_be_run_is_no_wrong_key(board, monkeypatch, tmp_path, tiny_bundle):
+    """The shell there says 'Permission denied' as ssh does of a key."""
+    (tmp_path / "python").touch(0o644)
+    for named in (tmp_path, tmp_path / "python"):
+        monkeypatch.setenv(visit.PYTHON_VARIABLE, str(named))
+        code, message = refused(lambda: ssh.bench(address(board), tiny_bundle))
+        assert code == "board-no-python" and visit.PYTHON_VARIABLE in message and "ssh-copy-id" not in message
+
+
+def test_an_option_of_another_target_is_refused_before_the_board_is_asked(monkeypatch, tiny_bundle):
+    for name in ("ssh://127.0.0.1:1", "local:tflite-runtime"):
+        ready = dataclasses.replace(targets.find_target(name), ready=lambda: (True, None))
+        monkeypatch.setattr(targets, "find_target", lambda name: ready)
+        code, message = refused(
+            lambda: targets.bench(tiny_bundle, target=name, count_instructions=True, profile=True)
+        )
+        assert code == "target-option" and "got count_instructions:" in message
+        monkeypatch.undo()
+
+
 def test_an_error_raised_on_the_board_arrives_as_itself(board, tiny_bundle):
     with pytest.raises(BackendError, match=f"{board.name}: .*'moon'") as caught:
         ssh.bench(address(board), tiny_bundle, backend="moon")
@@ -211,6 +248,12 @@ def test_what_a_login_script_prints_is_not_taken_for_an_answer(board, monkeypatc
     python(
         tmp_path, monkeypatch, f'echo "Welcome to the board"; echo edge-derm >&2; exec {sys.executable} "$@"'
     )
+    assert visit.visit(address(board), [], ["-c", "print(41 + 1)"], modules=[]) == "42\n"
+
+
+@pytest.mark.parametrize("line", ["hello", "[1]", "{}", '{"at": 1}'])
+def test_a_line_like_an_answer_that_is_none_is_passed_over(board, monkeypatch, tmp_path, line):
+    python(tmp_path, monkeypatch, f"echo 'edge-derm: {line}'; exec {sys.executable} \"$@\"")
     assert visit.visit(address(board), [], ["-c", "print(41 + 1)"], modules=[]) == "42\n"
 
 

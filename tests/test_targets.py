@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from edge_derm.cli.targets import targets as command
 from edge_derm.errors import TargetError
-from edge_derm.measure import targets
+from edge_derm.measure import local, targets
 
 
 def test_an_unknown_target_names_those_there_are():
@@ -82,4 +82,20 @@ def test_prepare_makes_a_target_ready_and_says_so(monkeypatch):
     before = json.loads(CliRunner().invoke(command, ["--json", "-"]).output)
     assert {"name": "lame", "kind": "lame", "ready": False, "missing": "make it"} in before
     after = CliRunner().invoke(command, ["--prepare", "lame"])
-    assert made == [1] and after.output == "lame (lame): ready\n"
+    assert made == [1] and after.output == "lame (lame): ready\n" and after.exit_code == 0
+
+
+def test_prepare_that_leaves_something_to_install_is_no_success(monkeypatch):
+    """A script that goes on with '&& edge-derm bench …' must stop here."""
+    lame = targets.Target("lame", "lame", lambda: (False, "apt-get it"), lambda *a, **k: {}, lambda: None)
+    kind(monkeypatch, "lame", targets=lambda: [lame])
+    after = CliRunner().invoke(command, ["--prepare", "lame"])
+    assert after.exit_code == 1 and after.output == "lame (lame): run: apt-get it\n"
+
+
+def test_one_dead_setting_does_not_hide_the_other_targets(monkeypatch):
+    monkeypatch.setattr(local, "_here", lambda: False)
+    monkeypatch.setenv("EDGE_DERM_TFLITE_RUNTIME_PYTHON", "/no/such/python")
+    rows = {row["name"]: row for row in json.loads(CliRunner().invoke(command, ["--json", "-"]).output)}
+    assert rows["local"]["ready"] and not rows["local:tflite-runtime"]["ready"]
+    assert rows["local:tflite-runtime"]["missing"] == "unset EDGE_DERM_TFLITE_RUNTIME_PYTHON"

@@ -54,6 +54,8 @@ def text(record: dict[str, Any]) -> str:
             f"  against the other: {record['verdict']}, ratio of {what} {ratio['value']:.3f} "
             f"({ratio['low']:.3f} to {ratio['high']:.3f})"
         )
+    elif record.get("other"):
+        lines.append(f"  against the other: not compared: {record['instructions_reason']}")
     if "backend_there" in (record.get("parity") or {}):
         lines.append(f"  {agreement(record['parity'])}")
     lines += profile(record["profile"]) if record.get("profile") else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -25,6 +26,8 @@ def targets(prepare: str | None, json_file: str | None) -> None:
         found[0].prepare()
     rows = [target.row() for target in found]
     shared.emit(rows, json_file, "\n".join(text(row) for row in rows))
+    if prepare is not None and not rows[0]["ready"]:
+        sys.exit(1)
 
 
 def text(row: dict[str, Any]) -> str:

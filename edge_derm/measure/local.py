@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -185,6 +186,7 @@ def bench_in(
     return found
 
 
+@functools.wraps(bench)  # the same options, and no others
 def _bench_other(path: Path, **options: Any) -> dict[str, Any]:
     return bench(path, **{**options, "backend": OTHER})
 
@@ -194,8 +196,11 @@ def _here() -> bool:
 
 
 def _other_ready() -> tuple[bool, str | None]:
-    if _here() or elsewhere.find_python(OTHER):
-        return True, None
+    try:
+        if _here() or elsewhere.find_python(OTHER):
+            return True, None
+    except TargetError:  # the variable names no program
+        return False, f"unset {elsewhere.variable(OTHER)}"
     return False, f"edge-derm targets --prepare local:{OTHER}"
 
 

@@ -21,6 +21,7 @@ from edge_derm.measure.models import read_model
 from edge_derm.measure.targets import Target
 
 TEMPLATE = "ssh://user@host[:port]"
+CLIENT_VARIABLE = "EDGE_DERM_SSH"
 # A host never starts with "-": ssh would read it as an option (CVE-2017-1000117).
 _ADDRESS = re.compile(
     r"ssh://(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?"
@@ -54,8 +55,8 @@ class Address:
         return f"ssh://{user}{f'[{self.host}]' if ':' in self.host else self.host}{port}"
 
     def command(self) -> list[str]:
-        """The client and its options, up to and with the host."""
-        client = self.client or shlex.split(os.environ.get("EDGE_DERM_SSH", "")) or ["ssh"]
+        """The client and its options, up to and with the host. Raises TargetError ``ssh-client``."""
+        client = self.client or _client()
         port = [] if self.port is None else ["-p", str(self.port)]
         user = [] if self.user is None else ["-l", self.user]
         return [*client, *_ALWAYS, *port, *user, "--", self.host]
@@ -79,13 +80,24 @@ def find(name: str) -> Target:
     return Target(name, "ssh", _ready, partial(bench, parse(name)))
 
 
-def bench(address: Address, path: Path, *, compare: Path | None = None, **options: Any) -> dict[str, Any]:
+def bench(
+    address: Address,
+    path: Path,
+    *,
+    compare: Path | None = None,
+    runs: int = 200,
+    backend: str = "litert",
+    threads: int = 1,
+    profile: bool = False,
+    soak_min: float | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
     """Measure on the board as ``local`` does here; nothing is left there.
 
     Args:
         address: where the board is.
         path, compare: bundle folders or bare .tflite files of this machine.
-        options: those of ``local.bench``.
+        others: those of ``local.bench``.
 
     Returns:
         The ``bench`` record that the board made, with the names this machine knows.
@@ -95,7 +107,17 @@ def bench(address: Address, path: Path, *, compare: Path | None = None, **option
     """
     for each in filter(None, (path, compare)):
         read_model(each)  # verified here before it goes anywhere
-    made = visit.bench(address, path, compare=compare, **options)
+    made = visit.bench(
+        address,
+        path,
+        compare=compare,
+        runs=runs,
+        backend=backend,
+        threads=threads,
+        profile=profile,
+        soak_min=soak_min,
+        command=command,
+    )
     made.update(target=str(address), model=str(path))
     if compare is not None:
         made["other"]["model"] = str(compare)
@@ -103,8 +125,24 @@ def bench(address: Address, path: Path, *, compare: Path | None = None, **option
 
 
 def _ready() -> tuple[bool, str | None]:
-    found = shutil.which(shlex.split(os.environ.get("EDGE_DERM_SSH", "ssh"))[0]) is not None
-    return found, None if found else "sudo apt-get install openssh-client"
+    try:
+        program = _client()[0]
+    except TargetError:
+        return False, f"unset {CLIENT_VARIABLE}"
+    if shutil.which(program) is not None:
+        return True, None
+    return False, "sudo apt-get install openssh-client" if program == "ssh" else f"unset {CLIENT_VARIABLE}"
+
+
+def _client() -> list[str]:
+    named = os.environ.get(CLIENT_VARIABLE, "")
+    try:
+        return shlex.split(named) or ["ssh"]
+    except ValueError as error:
+        raise TargetError(
+            f"{CLIENT_VARIABLE}: expected a command as a shell takes it, got {named!r} ({error}): correct it or unset it",
+            code="ssh-client",
+        ) from None
 
 
 def _no_bench(path: Path, **options: Any) -> dict[str, Any]:

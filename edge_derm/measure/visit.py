@@ -147,12 +147,23 @@ def _converse(client: subprocess.Popen[bytes], parts: Sequence[bytes]) -> tuple[
     listener = threading.Thread(target=lambda: said.append(client.stderr.read()), daemon=True)  # type: ignore[union-attr]
     for thread in (sender, listener):
         thread.start()
-    answers = [json.loads(line[11:]) for line in client.stdout if line.startswith(b"edge-derm: ")]
+    answers = [answer for answer in map(_answer, client.stdout) if answer]
     ended.set()
     client.wait()
     for thread in (sender, listener):
         thread.join()
     return answers, b"".join(said).decode("utf-8", "replace")
+
+
+def _answer(line: bytes) -> dict[str, Any]:
+    """The answer in a line that the board said; empty for whatever else it says, such as a login message."""
+    if not line.startswith(b"edge-derm: "):
+        return {}
+    try:
+        found = json.loads(line[11:])
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and found.keys() & {"ready", "status", "error"} else {}
 
 
 def _send(client: subprocess.Popen[bytes], parts: Sequence[bytes], ended: threading.Event) -> None:
@@ -192,12 +203,13 @@ def refused(address: Address, status: int, said: str, *, greeted: bool) -> Targe
             "look at its power and network and run this again",
             code="ssh-lost",
         )
-    for pattern, code, advice in _REASONS:
+    for pattern, code, advice in _REASONS if status == _SSH_FAILED else ():
         if re.search(pattern, said):
             return TargetError(f"{address}: " + advice.format(**words), code=code)
-    if status == 127:
+    if status in (126, 127):  # sh: found and not to be run, not found
         return TargetError(
-            f"{address}: expected {_python(address)} on the board, found none: install it there",
+            f"{address}: expected {_python(address)} on the board, found none ({words['said']}): install it there, or name "
+            f"another Python: {PYTHON_VARIABLE}=…/bin/python",
             code="board-no-python",
         )
     return TargetError(f"{address}: ssh ended with status {status}: {words['said']}", code="ssh-failed")
