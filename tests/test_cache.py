@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from edge_derm.errors import TargetError
 from edge_derm.measure import cache
 from processes import wait_for
 
@@ -63,3 +64,11 @@ def test_a_failure_leaves_nothing(tmp_path):
         (fresh / "half").touch()
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == [".lock"]
+
+
+def test_too_little_room_is_said_before_anything_is_downloaded(tmp_path):
+    """Else apt, tar or mke2fs says it in the middle, each in its own way."""
+    with pytest.raises(TargetError, match="free bytes.*XDG_CACHE_HOME") as caught:
+        with cache.making(tmp_path / "board", PARTS, room_bytes=10**18):
+            raise AssertionError("it never ran")
+    assert caught.value.code == "cache-space" and os.listdir(tmp_path) == [".lock"]

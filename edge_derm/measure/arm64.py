@@ -36,6 +36,7 @@ TOOLS = (
     ("dpkg-deb", "dpkg"),
 )  # program, package
 PARTS = ("root", "site", "count.so")
+ROOM_BYTES = 500_000_000  # packages, and the tree of them
 COUNTER = Path(__file__).with_name("count.c")
 
 
@@ -61,7 +62,7 @@ def prepare() -> None:
     """Build the tree (about 60 MB to download, 300 MB on disk) unless it is there; it appears whole or not at all.
 
     Raises:
-        TargetError: those of ``debian``, ``wheels`` and ``process``.
+        TargetError: those of ``cache``, ``debian``, ``wheels`` and ``process``.
     """
     if cache.holds(folder(), PARTS):
         return
@@ -72,7 +73,7 @@ def prepare() -> None:
                 code="arm64-tools",
             )
     check_emulator()
-    with cache.making(folder(), PARTS) as fresh:
+    with cache.making(folder(), PARTS, room_bytes=ROOM_BYTES) as fresh:
         if fresh is not None:
             _build(fresh)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Iterator, Sequence
 
 from edge_derm import files
+from edge_derm.errors import TargetError
 
 
 def cache_folder() -> Path:
@@ -37,10 +38,16 @@ def holds(folder: Path, parts: Sequence[str]) -> bool:
 
 
 @contextlib.contextmanager
-def making(folder: Path, parts: Sequence[str]) -> Iterator[Path | None]:
+def making(folder: Path, parts: Sequence[str], *, room_bytes: int = 0) -> Iterator[Path | None]:
     """A fresh folder that becomes ``folder`` on success, or None where all ``parts`` are in it already.
 
     One process makes at a time, so that nobody swaps what another has just begun to use; what a killed one left is removed.
+
+    Args:
+        room_bytes: what the making takes at its fullest.
+
+    Raises:
+        TargetError: ``cache-space``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / ".lock", "w") as lock:
@@ -50,5 +57,12 @@ def making(folder: Path, parts: Sequence[str]) -> Iterator[Path | None]:
             return
         for left in folder.parent.glob(f".{folder.name}.*"):
             shutil.rmtree(left, ignore_errors=True)
+        free = shutil.disk_usage(folder.parent).free
+        if free < room_bytes:
+            raise TargetError(
+                f"{folder.parent}: expected {room_bytes:,} free bytes, got {free:,}: make room there, or name another place: "
+                "XDG_CACHE_HOME=…",
+                code="cache-space",
+            )
         with files.replace_folder(folder) as fresh:
             yield fresh

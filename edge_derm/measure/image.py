@@ -32,6 +32,7 @@ WHEELS = (
 )
 VERSION = 1
 DISK_BYTES = 3 << 30  # sparse
+ROOM_BYTES = 1_500_000_000  # packages, the tree of them, and the disk made of that
 PARTS = ("kernel", "initramfs", "disk", "key", "known_hosts")
 TO_RUN = ("qemu-system-aarch64", "ssh")  # the others are needed to build it
 TOOLS = (
@@ -67,7 +68,7 @@ def prepare() -> None:
     """Build the board (about 150 MB to download, 900 MB on disk) unless it is there; it appears whole or not at all.
 
     Raises:
-        TargetError: ``board-tools``, and those of ``debian``, ``wheels``, ``initramfs`` and ``process``.
+        TargetError: ``board-tools``, and those of ``cache``, ``debian``, ``wheels``, ``initramfs`` and ``process``.
     """
     if cache.holds(folder(), PARTS):
         return
@@ -77,7 +78,7 @@ def prepare() -> None:
                 f"board: expected the program {tool}, found none: run 'sudo apt-get install {package}' (Debian or Ubuntu)",
                 code="board-tools",
             )
-    with cache.making(folder(), PARTS) as fresh:
+    with cache.making(folder(), PARTS, room_bytes=ROOM_BYTES) as fresh:
         if fresh is not None:
             _build(fresh)
 
