@@ -32,10 +32,17 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
-    def stopped(self, config: Any) -> bool:
-        """Whether nothing is left to do: all epochs done, or none better for ``config.patience`` of them."""
-        waited = self.epoch - self.best_epoch if self.epoch else 0
-        return self.epoch >= self.epochs or (config.patience is not None and waited >= config.patience)
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.epochs
+
+    def settled(self, epoch: int) -> bool:
+        """Whether an epoch is one of the last third, which alone compete to be kept.
+
+        Before, the weights still move, and the luckiest of many figures on a small validation part is not the best network.
+        """
+        return 3 * epoch > 2 * self.epochs
 
     def after(
         self,
@@ -47,7 +54,10 @@ class State:
         average: Sequence[np.ndarray],
         optimizer: Sequence[np.ndarray],
     ) -> State:
-        """The state after one more epoch with this training loss and these validation figures."""
+        """The state after one more epoch with this training loss and these validation figures.
+
+        Best is the best of those that are settled, and until one is, the last.
+        """
         epoch = self.epoch + 1
         row = {
             "epoch": epoch,
@@ -60,7 +70,7 @@ class State:
         state = replace(
             self, epoch=epoch, live=live, average=average, optimizer=optimizer, history=[*self.history, row]
         )
-        if figure <= self.best_figure:
+        if self.settled(self.best_epoch) and figure <= self.best_figure:
             return state
         return replace(state, best=average, best_epoch=epoch, best_figure=figure, validation=figures)
 

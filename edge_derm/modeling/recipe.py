@@ -32,9 +32,6 @@ class TrainConfig:
     label_smoothing: float = 0.05
     adjustment: float = 1.0  # times log class frequency, added to the logits in training
     ema_epochs: float = 2.5  # horizon of the moving average of the weights
-    patience: int | None = (
-        None  # epochs without a better validation figure before stopping; None: the cosine is run to its end
-    )
     augmentation: Augmentation = field(default_factory=Augmentation)
     attention: bool = False
     harden: float = 0.0  # norm of universal perturbations trained against, as a share of the images'; 0: none

@@ -149,7 +149,7 @@ def carry_out(
     session.restore(state)
     began = started - state.seconds
     session.deadline = began + recipe.seconds(config)
-    while not state.stopped(config):
+    while not state.finished:
         state = session.epoch(state)
         state = replace(state, seconds=time.monotonic() - began)
         state = replace(state, epochs=recipe.affordable(config, state.epoch, state.epochs, state.seconds))
