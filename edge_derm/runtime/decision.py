@@ -13,6 +13,7 @@ import numpy as np
 TIE = 1 - 2.0 ** -(
     2.0**-16
 )  # values this near to the largest are equal to it: rounding never decides which class is named
+_FLOAT = np.dtype(np.float32)
 NEAR = 2.0**-20  # of a total to 1: what the rounding of a softmax in float32 leaves
 
 
@@ -72,9 +73,10 @@ def normalise(p: np.ndarray) -> np.ndarray:
     """
     if len(p) == 1 and p.ndim == 2:  # one image, where every NumPy call counts
         total = sum(p.tolist()[0])
+        if abs(total - 1) <= NEAR and p.dtype == _FLOAT:
+            return p
         if total > 0:
-            whole = p if abs(total - 1) <= NEAR else p / total
-            return whole if whole.dtype == np.float32 else whole.astype(np.float32)
+            return np.asarray(p if abs(total - 1) <= NEAR else p / total, _FLOAT)
     totals = np.add.reduce(p, axis=-1, keepdims=True, dtype=np.float64)
     if not totals.all():
         # Many classes at eight bits: every probability may have been rounded to zero, which says nothing.

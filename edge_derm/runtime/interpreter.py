@@ -43,10 +43,15 @@ class InterpreterEngine:
         self.outputs = tuple(_spec(detail) for detail in outputs)
         self._views = tuple(self._interpreter.tensor(detail["index"]) for detail in inputs)
         self._results = tuple(detail["index"] for detail in outputs)
+        self._single = len(inputs) == len(outputs) == 1
 
     def run(self, write: Callable[..., object], *given: np.ndarray) -> tuple[np.ndarray, ...]:
         """See ``Engine.run``."""
         try:
+            if self._single:
+                write(*given, self._views[0]())
+                self._interpreter.invoke()
+                return (self._interpreter.get_tensor(self._results[0]),)
             write(*given, *[view() for view in self._views])
             self._interpreter.invoke()
             return tuple([self._interpreter.get_tensor(index) for index in self._results])
