@@ -1,41 +1,40 @@
-"""Which epoch a run keeps."""
+"""What a run keeps, and a state of an earlier version."""
 
-from dataclasses import replace
+import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from edge_derm.modeling.checkpoint import State
+pytest.importorskip("keras", reason="Keras is not installed")
+from edge_derm.modeling.checkpoint import State, read_state, write_state  # noqa: E402
 
-
-def run(figures, epochs):
-    """The states after epochs of these validation figures; the averaged weights are the epoch's number."""
-    states = [State(0, epochs, live=(), average=(), optimizer=())]
-    for number, figure in enumerate(figures, 1):
-        told = {"loss": 0.0, "accuracy": figure, "balanced_accuracy": figure}
-        average = [np.array(number)]
-        states.append(states[-1].after(0.0, told, figure, live=(), average=average, optimizer=()))
-    return states[1:]
+FIGURES = {"loss": 1.0, "accuracy": 0.9, "balanced_accuracy": 0.8, "auroc": {"a": 0.6, "b": None}}
 
 
-def kept(state):
-    return int(state.best[0]), state.best_epoch, state.validation["accuracy"]
+def after(state, number, **figures):
+    weights = {name: [np.array(number)] for name in ("live", "average", "optimizer")}
+    return state.after(0.5, {**FIGURES, **figures}, **weights)
 
 
-@given(st.lists(st.sampled_from([0.25, 0.5, 0.75]), min_size=1, max_size=12))
-def test_the_best_of_the_last_third_is_kept_and_before_it_the_last(figures):
-    count = len(figures)
-    settled = range(2 * count // 3 + 1, count + 1)
-    best = max(settled, key=lambda epoch: figures[epoch - 1])  # the first of equal ones
-    states = run(figures, count)
-    assert kept(states[-1]) == (best, best, figures[best - 1]) and states[-1].finished
-    for number, state in enumerate(states[: settled.start - 1], 1):
-        assert kept(state) == (number, number, figures[number - 1]) and not state.finished
+def test_the_last_epoch_stands_whatever_an_earlier_one_came_to():
+    state = after(after(State(0, 2, live=(), average=(), optimizer=()), 1), 2, accuracy=0.4)
+    assert state.finished and state.average == [np.array(2)] and state.validation["accuracy"] == 0.4
+    assert [row["validation_accuracy"] for row in state.history] == [0.9, 0.4]
+    assert state.history[0]["selection"] == pytest.approx(0.7)  # the mean of 0.8 and the one area there is
 
 
-@pytest.mark.parametrize("done", [1, 7, 8, 9])
-def test_a_schedule_that_shrinks_to_what_was_done_keeps_something_of_its_end(done):
-    state = replace(run([0.9] + [0.5] * (done - 1), 12)[-1], epochs=done)
-    assert state.finished and state.best_epoch >= min(done, 8)
+def test_a_state_that_kept_a_best_epoch_goes_on_without_it(tmp_path):
+    path, state = tmp_path / "checkpoint.npz", after(State(0, 3, live=(), average=(), optimizer=()), 1)
+    write_state(path, state, {"run": 1})
+    with np.load(path) as stored:
+        arrays = {key: stored[key] for key in stored.files if key != "plain"}
+        plain = json.loads(str(stored["plain"]))
+    older = {**plain, "best_epoch": 1, "best_figure": 0.7}
+    np.savez(path, plain=np.array(json.dumps(older)), **arrays, **{"best.0": np.array(7)})
+    found = read_state(path, {"run": 1})
+    assert found is not None and (found.epoch, found.validation, found.history) == (
+        1,
+        state.validation,
+        state.history,
+    )
+    assert found.average == [np.array(1)] and not found.finished

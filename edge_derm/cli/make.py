@@ -81,7 +81,7 @@ def train(data: str, out: Path, seed: int, json_file: str | None, **choices: Any
         json_file,
         (
             f"{out}: {record['variant']} α={record['alpha']} {record['size_px']} px, {record['parameters']:,} parameters, "
-            f"{record['macs'] / 1e6:.1f} M MACs; best epoch {record['best_epoch']}: "
+            f"{record['macs'] / 1e6:.1f} M MACs; after {record['best_epoch']} epochs: "
             f"validation accuracy {best['accuracy']:.3f}, balanced {best['balanced_accuracy']:.3f}"
         ),
     )

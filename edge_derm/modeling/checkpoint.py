@@ -12,22 +12,25 @@ import numpy as np
 
 from edge_derm import files
 from edge_derm.errors import ModelError
+from edge_derm.modeling import scoring
 
-ARRAYS = ("live", "average", "optimizer", "best")
+ARRAYS = ("live", "average", "optimizer")
+PLAIN = ("epoch", "epochs", "validation", "history", "seconds")
 
 
 @dataclass(frozen=True)
 class State:
-    """Everything the next epoch depends on, and what was best so far."""
+    """Everything the next epoch depends on, and what the last one came to.
+
+    Kept is the average after the last epoch: until then the weights move, and of thirty figures on a small validation part the
+    luckiest can be one of the first.
+    """
 
     epoch: int  # epochs done
     epochs: int  # epochs planned
     live: Sequence[np.ndarray]
     average: Sequence[np.ndarray]
     optimizer: Sequence[np.ndarray]
-    best: Sequence[np.ndarray] | None = None
-    best_epoch: int = 0
-    best_figure: float = float("-inf")
     validation: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
@@ -37,27 +40,16 @@ class State:
         """Whether all epochs are done."""
         return self.epoch >= self.epochs
 
-    def settled(self, epoch: int) -> bool:
-        """Whether an epoch is one of the last third, which alone compete to be kept.
-
-        Before, the weights still move, and the luckiest of many figures on a small validation part is not the best network.
-        """
-        return 3 * epoch > 2 * self.epochs
-
     def after(
         self,
         loss: float,
         figures: dict[str, Any],
-        figure: float,
         *,
         live: Sequence[np.ndarray],
         average: Sequence[np.ndarray],
         optimizer: Sequence[np.ndarray],
     ) -> State:
-        """The state after one more epoch with this training loss and these validation figures.
-
-        Best is the best of those that are settled, and until one is, the last.
-        """
+        """The state after one more epoch with this training loss and these validation figures."""
         epoch = self.epoch + 1
         row = {
             "epoch": epoch,
@@ -65,23 +57,17 @@ class State:
             "validation_loss": figures["loss"],
             "validation_accuracy": figures["accuracy"],
             "validation_balanced_accuracy": figures["balanced_accuracy"],
-            "selection": figure,
+            "selection": scoring.selection(figures),
         }
-        state = replace(
-            self, epoch=epoch, live=live, average=average, optimizer=optimizer, history=[*self.history, row]
-        )
-        if self.settled(self.best_epoch) and figure <= self.best_figure:
-            return state
-        return replace(state, best=average, best_epoch=epoch, best_figure=figure, validation=figures)
+        history = [*self.history, row]
+        weights = {"live": live, "average": average, "optimizer": optimizer}
+        return replace(self, epoch=epoch, validation=figures, history=history, **weights)
 
 
 def write_state(path: Path, state: State, identity: dict[str, Any]) -> None:
     """Write ``state`` whole or not at all; ``identity`` says which run it belongs to."""
-    plain = {
-        key: getattr(state, key)
-        for key in ("epoch", "epochs", "best_epoch", "best_figure", "validation", "history", "seconds")
-    }
-    arrays = {f"{name}.{i}": value for name in ARRAYS for i, value in enumerate(getattr(state, name) or ())}
+    plain = {key: getattr(state, key) for key in PLAIN}
+    arrays = {f"{name}.{i}": value for name in ARRAYS for i, value in enumerate(getattr(state, name))}
     with files.replace_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, plain=np.array(json.dumps({**plain, "identity": identity})), **arrays)
 
@@ -109,7 +95,7 @@ def read_state(path: Path, identity: dict[str, Any]) -> State | None:
             "choose another --out, or repeat its options",
             code="run-differs",
         )
-    return State(**plain, **{**arrays, "best": arrays["best"] or None})  # type: ignore[arg-type]
+    return State(**{key: plain[key] for key in PLAIN}, **arrays)
 
 
 def _keys(names: Sequence[str], prefix: str) -> list[str]:

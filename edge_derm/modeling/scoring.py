@@ -51,7 +51,7 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
 
 
 def selection(figures: dict[str, Any]) -> float:
-    """What the best epoch has most of: the mean of balanced accuracy and macro AUROC.
+    """One figure to compare networks by: the mean of balanced accuracy and macro AUROC.
 
     Balanced accuracy alone jumps with a handful of images of the rarest class; the AUROC steadies it.
     """

@@ -77,10 +77,6 @@ class Session:
         for variable, value in zip(self.optimizer.variables, state.optimizer):
             variable.assign(value)
 
-    def adopt_best(self, state: State) -> None:
-        assert state.best is not None
-        self.model.set_weights(state.best)
-
     def epoch(self, state: State) -> State:
         """One pass over the training images and one look at the validation images."""
         for layer in self.live.layers:
@@ -118,7 +114,6 @@ class Session:
         return state.after(
             loss,
             figures,
-            self.worth(state, figures),
             live=self.live.get_weights(),
             average=self.model.get_weights(),
             optimizer=self._optimizer_values(),
@@ -198,10 +193,6 @@ class Session:
     def settle(self) -> None:
         """What must hold of the weights after every step (a session with a constraint says more)."""
         return None  # TensorFlow cannot trace a function that is nothing but its docstring
-
-    def worth(self, state: State, figures: dict[str, Any]) -> float:
-        """Of the epoch behind ``state``: the one of the greatest is kept."""
-        return scoring.selection(figures)
 
     def product(self) -> keras.Model:
         """What the run folder gets."""

@@ -4,7 +4,7 @@ The recipe (each part chosen on a lesion-wise validation part; ``docs/training.m
 given; AdamW with warm-up and a cosine to nearly zero; cross-entropy with label smoothing on logits adjusted by the log of
 the class frequencies (Menon et al., 2021, https://arxiv.org/abs/2007.07314), which aims at balanced accuracy; strong
 symmetries, crops and colour on views a little smaller than the input, the first half of the epochs on small ones; an
-exponential moving average of the weights, which is what is judged and kept.
+exponential moving average of the weights, which is what is judged; its last is kept.
 
 An epoch is a pure function of the state before it and of its number: every order and every augmentation is drawn from
 (seed, epoch, batch). The state is written after each epoch, so a killed run goes on where the last epoch ended and ends equal
@@ -156,7 +156,6 @@ def carry_out(
         for callback in callbacks:
             callback(state, session.model)
         write_state(out / runs.CHECKPOINT, state, identity)
-    session.adopt_best(state)
     record = {**record_of(state, session), "profile": session.profile()}
     runs.save(out, session.product(), record)
     return record
@@ -205,7 +204,7 @@ def _record(
         "parameters": stages.parameters(config.alpha, len(labels), attention=config.attention),
         "macs": stages.macs(config.alpha, config.size_px, len(labels), attention=config.attention),
         "classes": list(labels),
-        "best_epoch": state.best_epoch,
+        "best_epoch": state.epoch,
         "validation": state.validation,
         "history": state.history,
         "seconds": state.seconds,

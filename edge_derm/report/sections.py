@@ -33,7 +33,7 @@ def training(record: Record) -> str:
             "balanced accuracy": f"{best['balanced_accuracy']:.3f}",
             "parameters": text(record["parameters"]),
             "M MACs an image": f"{record['macs'] / 1e6:.1f}",
-            "best epoch": f"{record['best_epoch']} of {len(epochs)}",
+            "epochs": str(len(epochs)),
             "minutes": f"{record['seconds'] / 60:.1f}",
             **busy(record.get("profile")),
         }

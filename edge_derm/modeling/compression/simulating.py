@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
-from edge_derm.modeling.checkpoint import State
 from edge_derm.modeling.compression import qat, quantise
 from edge_derm.modeling.compression.chain import fold, unfold
 from edge_derm.modeling.compression.reconstruct import quantiser, reconstruct
@@ -31,9 +30,6 @@ class Simulation(Tuning):
         self.chain = reconstruct(levelled, seen[: quantise.ROUNDED_ON], quantiser(ranges))
         start = qat.trainable(self.chain, ranges, input_size(parent))
         super().__init__(*given, start=start, constraint=None, **options)
-
-    def worth(self, state: State, figures: Mapping[str, Any]) -> float:
-        return float(state.epoch)
 
     def product(self) -> keras.Model:
         return unfold(self.parent, qat.trained(self.model, self.chain)[0])

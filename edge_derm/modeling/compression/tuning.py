@@ -292,7 +292,7 @@ def _record(
         "macs": prune.macs(fold(model), int(run["size_px"])),
         "sparsity": sparsity(model),
         "distinct_weights": distinct(model),
-        "best_epoch": state.best_epoch,
+        "best_epoch": state.epoch,
         "validation": state.validation,
         "parent": {"parameters": run["parameters"], "macs": run["macs"], "validation": run["validation"]},
         "history": state.history,
