@@ -59,9 +59,15 @@ class State:
             "validation_balanced_accuracy": figures["balanced_accuracy"],
             "selection": scoring.selection(figures),
         }
-        history = [*self.history, row]
-        weights = {"live": live, "average": average, "optimizer": optimizer}
-        return replace(self, epoch=epoch, validation=figures, history=history, **weights)
+        return replace(
+            self,
+            epoch=epoch,
+            live=live,
+            average=average,
+            optimizer=optimizer,
+            validation=figures,
+            history=[*self.history, row],
+        )
 
 
 def write_state(path: Path, state: State, identity: dict[str, Any]) -> None:
@@ -95,7 +101,7 @@ def read_state(path: Path, identity: dict[str, Any]) -> State | None:
             "choose another --out, or repeat its options",
             code="run-differs",
         )
-    return State(**{key: plain[key] for key in PLAIN}, **arrays)
+    return State(**{key: plain[key] for key in PLAIN}, **arrays)  # type: ignore[arg-type]
 
 
 def _keys(names: Sequence[str], prefix: str) -> list[str]:
