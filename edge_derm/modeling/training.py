@@ -204,7 +204,7 @@ def _record(
         "parameters": stages.parameters(config.alpha, len(labels), attention=config.attention),
         "macs": stages.macs(config.alpha, config.size_px, len(labels), attention=config.attention),
         "classes": list(labels),
-        "best_epoch": state.epoch,
+        "best_epoch": state.epoch,  # the one kept: the last
         "validation": state.validation,
         "history": state.history,
         "seconds": state.seconds,

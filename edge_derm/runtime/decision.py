@@ -73,10 +73,9 @@ def normalise(p: np.ndarray) -> np.ndarray:
     """
     if len(p) == 1 and p.ndim == 2:  # one image, where every NumPy call counts
         total = sum(p.tolist()[0])
-        if abs(total - 1) <= NEAR and p.dtype == _FLOAT:
-            return p
         if total > 0:
-            return np.asarray(p if abs(total - 1) <= NEAR else p / total, _FLOAT)
+            whole = p if abs(total - 1) <= NEAR else p / total
+            return whole if whole.dtype == _FLOAT else whole.astype(_FLOAT)
     totals = np.add.reduce(p, axis=-1, keepdims=True, dtype=np.float64)
     if not totals.all():
         # Many classes at eight bits: every probability may have been rounded to zero, which says nothing.

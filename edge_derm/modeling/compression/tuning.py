@@ -292,7 +292,7 @@ def _record(
         "macs": prune.macs(fold(model), int(run["size_px"])),
         "sparsity": sparsity(model),
         "distinct_weights": distinct(model),
-        "best_epoch": state.epoch,
+        "best_epoch": state.epoch,  # the one kept: the last
         "validation": state.validation,
         "parent": {"parameters": run["parameters"], "macs": run["macs"], "validation": run["validation"]},
         "history": state.history,
