@@ -62,21 +62,21 @@ class DropoutPasses:
             [T, N, C].
         """
         with self._lock:
-            rows = [self._one(image) for image in images]
+            rows = [self._one(images[number : number + 1]) for number in range(len(images))]
         if len(rows) == 1:
-            return rows[0][:, np.newaxis]
+            return rows[0]
         made = self._suffix.outputs[0]
-        return np.stack(rows, axis=1) if rows else np.empty((self.passes, 0, made.shape[-1]), made.dtype)
+        return np.concatenate(rows, axis=1) if rows else np.empty((self.passes, 0, made.shape[-1]), made.dtype)
 
     def _one(self, image: np.ndarray) -> np.ndarray:
-        activation = self._prefix.run(lambda view: self._write(image[np.newaxis], view))[0]
+        """[T, 1, C] of one image [1, S, S, 3]."""
+        activation = self._prefix.run(self._write, image)[0]
+        return self._suffix.run(self._fill, activation)[0].reshape(self.passes, 1, -1)
 
-        def write(view: np.ndarray, *masks: np.ndarray) -> None:
-            np.copyto(view, activation)
-            for mask, drawn in zip(masks, self.masks):
-                np.copyto(mask, drawn)
-
-        return self._suffix.run(write)[0].reshape(self.passes, -1)
+    def _fill(self, activation: np.ndarray, view: np.ndarray, *masks: np.ndarray) -> None:
+        np.copyto(view, activation)
+        for mask, drawn in zip(masks, self.masks):
+            np.copyto(mask, drawn)
 
 
 def dropout_of(bundle: Bundle, rate: float | None, depth: int | None) -> tuple[float, int]:

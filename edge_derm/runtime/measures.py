@@ -83,11 +83,12 @@ def _bhattacharyya(p: np.ndarray, mean: np.ndarray, bins: int) -> np.ndarray:
 def _of_one(p: np.ndarray, bins: int) -> tuple[float, ...]:
     """The measures of one image's passes [T, C], in the order of ``NAMES``."""
     count, classes = p.shape
-    shares = [value / count for value in np.add.reduce(p).tolist()]
+    mean = np.add.reduce(p) / count
+    shares = mean.tolist()
     total = max(0.0, -sum([share * math.log(share) for share in shares if share > 0]))
     spread = gained = 0.0
     if count > 1:
-        away = p - shares
+        away = p - mean
         spread = float(np.vdot(away, away)) / (count * classes)
         gained = max(0.0, total + float(np.vdot(p, np.log(np.maximum(p, _TINY)))) / count)
     overlap = _bhattacharyya_of_one(p, shares, bins)

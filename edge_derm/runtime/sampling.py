@@ -95,11 +95,11 @@ class Sampler:
     def _of_bundle(self, number: int, images: np.ndarray) -> np.ndarray:
         """[T, N, C] of one bundle."""
         classifier, tta = self.classifiers[number], self.sampling.tta
-        if self.sampling.mc:
-            looked_at = views(images, tta, seed=self.sampling.seed) if tta else images[:, None]
-            seen = range(looked_at.shape[1])
-            stored = [self._dropouts[number].stored(looked_at[:, view]) for view in seen]
-            scores = stored[0] if len(stored) == 1 else np.concatenate(stored)
+        if self.sampling.mc and tta:
+            looked_at = views(images, tta, seed=self.sampling.seed).swapaxes(0, 1)
+            scores = np.concatenate([self._dropouts[number].stored(view) for view in looked_at])
+        elif self.sampling.mc:
+            scores = self._dropouts[number].stored(images)
         elif self._viewers:
             scores = self._viewers[number].stored(images)
         else:
