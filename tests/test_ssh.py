@@ -1,14 +1,12 @@
 """Boards over SSH, against a real sshd: the record of a board, a message for each way it can go wrong, and nothing left there."""
 
 import dataclasses
-import json
 import os
 import shutil
 import signal
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jsonschema
@@ -17,8 +15,7 @@ import pytest
 import board_server
 from edge_derm.deploy import session
 from edge_derm.errors import BackendError, TargetError
-from edge_derm.measure import payload, record, remote, ssh, targets, visit
-from edge_derm.measure.environment import environment
+from edge_derm.measure import payload, record, ssh, targets, visit
 from processes import alive, children, wait_for
 
 CLI = [sys.executable, "-c", "from edge_derm.cli import main; main()"]
@@ -81,58 +78,6 @@ def test_the_program_sent_needs_nothing_installed_but_numpy_and_the_engine(board
 
 def test_the_program_sent_is_small_and_the_same_every_time():
     assert payload.runner() == payload.runner() and len(payload.runner()) < 500_000
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ssh://",
-        "ssh://-oProxyCommand=x",
-        "ssh://a@-b",
-        "ssh://a b",
-        "ssh://h:0",
-        "ssh://h:70000",
-        "ssh://h/x",
-        "ssh://a;b@c",
-        "ssh://h\n",
-    ],
-)
-def test_an_address_that_is_none_is_refused_before_any_client_sees_it(name):
-    assert refused(lambda: ssh.parse(name))[0] == "ssh-address"
-
-
-def test_an_address_reads_back_as_it_was_written():
-    for name in (
-        "ssh://pi@raspberrypi",
-        "ssh://raspberrypi.local:2222",
-        "ssh://u@[fe80::1]:22",
-        "ssh://10.0.0.7",
-    ):
-        assert str(ssh.parse(name)) == name
-    words = ssh.parse("ssh://pi@h:2222").command()
-    assert words[-2:] == ["--", "h"] and "BatchMode=yes" in words and "2222" in words
-
-
-def test_the_shape_of_an_address_is_listed_and_is_no_board(tmp_path):
-    row = next(target for target in targets.list_targets() if target.kind == "ssh")
-    assert row.name == ssh.TEMPLATE and row.row()["ready"]
-    assert refused(lambda: row.bench(tmp_path))[0] == "ssh-address"
-
-
-@pytest.mark.parametrize(
-    "named, missing, code",
-    [
-        ("", None, "ssh-unreachable"),
-        ("no-such-ssh -x", "unset EDGE_DERM_SSH", "process-missing"),
-        ("ssh -i 'a", "unset EDGE_DERM_SSH", "ssh-client"),
-    ],
-)
-def test_a_client_that_is_none_is_named_and_an_empty_one_is_the_usual(
-    monkeypatch, tiny_bundle, named, missing, code
-):
-    monkeypatch.setenv("EDGE_DERM_SSH", named)
-    assert ssh.targets()[0].row()["missing"] == missing
-    assert refused(lambda: ssh.bench(ssh.parse("ssh://127.0.0.1:1"), tiny_bundle))[0] == code
 
 
 def deploys(address, bundle):
@@ -310,68 +255,6 @@ def test_a_stopped_command_leaves_nothing_on_the_board(board, number, tiny_bundl
     )
 
 
-def order(**changes):
-    """What the board's half is sent, as bytes."""
-    whole = {
-        "python": [3, 8],
-        "wide": False,
-        "modules": [],
-        "files": [],
-        "bytes": 0,
-        "path": "x",
-        "arguments": ["-c", "1"],
-    }
-    head = json.dumps({**whole, **changes}).encode()
-    return struct.pack(">I", len(head)) + head
-
-
-def board_half(folder, data, *, source=None, close=True):
-    """Run the board's half alone; its last answer."""
-    source = Path(remote.__file__).read_text() if source is None else source
-    process = subprocess.Popen(
-        [sys.executable, "-c", source],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "TMPDIR": str(folder)},
-    )
-    process.stdin.write(data)
-    process.stdin.flush()
-    if close:
-        process.stdin.close()
-    said = process.stdout.read()
-    process.wait(30)
-    process.stdin.close()
-    process.stdout.close()
-    return [json.loads(line[11:]) for line in said.splitlines() if line.startswith(b"edge-derm: ")][-1]
-
-
-def test_an_old_python_and_a_full_board_are_refused_before_anything_is_stored(tmp_path):
-    assert board_half(tmp_path, order(python=[9, 0]))["error"] == "board-python"
-    assert board_half(tmp_path, order(bytes=10**18))["error"] == "board-space"
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("cut", [0, 3, 20, -1])
-def test_input_that_ends_early_leaves_nothing(tmp_path, cut):
-    data = order(files=[["a", 10]], bytes=10) + b"12345"
-    assert board_half(tmp_path, data[:cut]) == {"ready": True}
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_heartbeat_that_stays_away_ends_the_program(tmp_path):
-    """A cable pulled out: the input neither ends nor says anything."""
-    source = Path(remote.__file__).read_text()
-    assert "SILENCE_S = 30" in source
-    mark = f"time.sleep(7{os.getpid()})"
-    start = time.monotonic()
-    data = order(arguments=["-c", f"import time; {mark}"])
-    assert board_half(
-        tmp_path, data, source=source.replace("SILENCE_S = 30", "SILENCE_S = 1"), close=False
-    ) == {"ready": True}
-    assert time.monotonic() - start < 20 and list(tmp_path.iterdir()) == []
-    wait_for(lambda: not [line for line in alive(mark).values() if " -s -c " in line], 10)
-
-
 def test_a_folder_whose_maker_was_killed_is_swept_at_the_next_visit(board):
     with subprocess.Popen(["true"]) as gone:
         pass
@@ -383,22 +266,6 @@ def test_a_folder_whose_maker_was_killed_is_swept_at_the_next_visit(board):
     assert not dead.exists() and other.exists() and living.exists()
     for folder in (other, living):
         folder.rmdir()
-
-
-def test_a_jetson_s_and_a_raspberry_pi_s_own_tools_are_read(tmp_path, monkeypatch):
-    """Programs of the same names and output (documented by NVIDIA and Raspberry Pi); neither board is here."""
-    line = "RAM 2134/7620MB (lfb 4x4MB) CPU [3%@1510] GR3D_FREQ 0% cpu@46.5C"
-    for name, script in (
-        ("tegrastats", f'while :; do echo "{line}"; sleep 0.1; done'),
-        ("vcgencmd", '[ "$1" = get_throttled ] && echo throttled=0x50000'),
-    ):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found = environment()
-    assert found["tegrastats"] == line and found["throttled"] == "0x50000"
-    shutil.rmtree(tmp_path)
-    assert environment()["tegrastats"] is None
 
 
 @pytest.mark.arm

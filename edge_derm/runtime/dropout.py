@@ -66,7 +66,9 @@ class DropoutPasses:
         if len(rows) == 1:
             return rows[0]
         made = self._suffix.outputs[0]
-        return np.concatenate(rows, axis=1) if rows else np.empty((self.passes, 0, made.shape[-1]), made.dtype)
+        return (
+            np.concatenate(rows, axis=1) if rows else np.empty((self.passes, 0, made.shape[-1]), made.dtype)
+        )
 
     def _one(self, image: np.ndarray) -> np.ndarray:
         """[T, 1, C] of one image [1, S, S, 3]."""
