@@ -146,6 +146,9 @@ def compare(
     pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], where: str, metric: str
 ) -> dict[str, Any]:
     """Mean over seeds; difference over seeds and over images."""
+    for x, y in pairs:
+        named = f"seed {x['seed']}: {x['arm']} and {y['arm']}"
+        assert x["groups"] == y["groups"], f"{named} were judged on different images: give both one --split"
     of = METRICS[metric]
     a, b, targets = (
         [np.asarray(values) for values in column]

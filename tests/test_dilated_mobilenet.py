@@ -71,6 +71,14 @@ def test_unequal_costs_are_refused():
         experiment.check_equal([plain, cell("d1+attention", 0, wrong=1, macs=1021)])
 
 
+def test_arms_judged_on_different_images_are_refused():
+    plain, other = cell("mobilenet", 3, wrong=1), cell("d1", 3, wrong=1)
+    assert experiment.compare([(other, plain)], "int8", "accuracy")["difference_by_seed"] == [0]
+    other["groups"] = other["groups"][::-1]
+    with pytest.raises(AssertionError, match="seed 3: d1 and mobilenet .*--split"):
+        experiment.compare([(other, plain)], "int8", "accuracy")
+
+
 def test_only_missing_cells_are_planned_seed_by_seed(tmp_path):
     done = tmp_path / "a" / "d1-1"
     done.mkdir(parents=True)
