@@ -1,4 +1,4 @@
-"""The reference models, rebuilt from data and seed, and what they are worth on lesions that nothing was chosen on.
+"""The reference models, rebuilt from data and seed, and what they are worth on lesions held out.
 
     python benchmarks/reference.py --data HAM10000 --weights mobilenet_2_5_224_tf_no_top.h5 \
         --teacher-weights mobilenet_v1_0.5_160_quant.tflite --work FOLDER --json benchmarks/results/reference.json
@@ -12,12 +12,12 @@ An int8 bundle of each.
 
 A fifth of the lesions is held out of all of it; on those the float models and the int8 files (both kernel families) are judged,
 with bootstrap intervals over lesions, and the file also as ``predict --tta 8`` and as ``calibrate`` (fitted on the validation
-part) would have it. Which epoch of a run is kept was chosen on its validation part. ``--splits 0,1,2`` does it
-again with other lesions held out (and everything else drawn anew): the record then holds the mean over splits, with Student's
-interval, which is what another split would give. ``--train-only`` stops before the bundles: for a machine with a GPU and
-``KERAS_BACKEND=jax``, from which the folder is carried to one that exports. ``--hold-out 0`` trains on all lesions, for a
-release: nothing is judged. ``--given small=RUN`` takes a finished run instead of training it; ``--quick`` does all of it on drawn
-pictures in minutes, to try the command.
+part) would have it. That the last epoch is kept was decided with images of these splits in view (docs/training.md), all else on
+validation parts. ``--splits 0,1,2`` does it again with other lesions held out (and everything else drawn anew): the record then
+holds the mean over splits, with Student's interval, which is what another split would give. ``--train-only`` stops before the
+bundles: for a machine with a GPU and ``KERAS_BACKEND=jax``, from which the folder is carried to one that exports.
+``--hold-out 0`` trains on all lesions, for a release: nothing is judged. ``--given small=RUN`` takes a finished run instead of
+training it; ``--quick`` does all of it on drawn pictures in minutes, to try the command.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Step:
 RUNS = {
     "small": Step(128, 30, {"variant": "d1", "alpha": 0.25}, "narrow"),
     "wide": Step(160, 20, {"variant": "mobilenet", "alpha": 0.5}, "wide"),
-    "student": Step(192, 10, parent="small", teachers=("small", "wide")),
+    "student": Step(192, 20, parent="small", teachers=("small", "wide")),
     "reference": Step(224, 5, parent="student", teachers=("small", "wide", "student")),
     "second": Step(192, 10, parent="wide", teachers=("small", "wide", "student")),
 }
