@@ -60,7 +60,7 @@ RUNS = {
     "wide": Step(160, 20, {"variant": "mobilenet", "alpha": 0.5}, "wide"),
     "student": Step(192, 20, parent="small", teachers=("small", "wide")),
     "reference": Step(224, 5, parent="student", teachers=("small", "wide", "student")),
-    "second": Step(192, 10, parent="wide", teachers=("small", "wide", "student")),
+    "second": Step(192, 20, parent="wide", teachers=("small", "wide", "student")),
 }
 LARGE = {
     "large": Step(224, 15, {"variant": "mobilenet", "alpha": 1.0}, "large", deployed=False),
