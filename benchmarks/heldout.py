@@ -23,8 +23,6 @@ from edge_derm.trust.calibrating import noise
 from edge_derm.trust.evaluate import figures
 
 VIEWS = 8
-
-
 KERNELS = {"xnnpack": "default", "reference": "reference"}
 KEPT = (
     "variant",
