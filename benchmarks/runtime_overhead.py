@@ -34,7 +34,7 @@ from edge_derm.runtime import load_engine
 from edge_derm.runtime.encoding import table
 from edge_derm.runtime.interpreter import backend_version
 
-PROCESSES = 5
+PROCESSES = 15
 BLOCK = 10  # calls in a row
 
 
@@ -93,7 +93,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", type=Path, nargs="+")
-    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--runs", type=int, default=3000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()

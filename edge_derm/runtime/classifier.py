@@ -151,9 +151,7 @@ class Classifier:
     def stored(self, images: np.ndarray) -> np.ndarray:
         """The model's own scores as its output tensor stores them: [N, C] of its dtype."""
         images = self.checked(images)
-        if (
-            len(images) == 1
-        ):  # the camera's path: after an inference nothing of this is in the caches, every call counts
+        if len(images) == 1:  # a camera's path: an inference has emptied the caches, every call counts
             with self._lock:
                 scores = self._engine.run(self._write, images)[0]
             return scores if scores.ndim == 2 else scores.reshape(1, -1)

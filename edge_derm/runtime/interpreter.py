@@ -9,9 +9,11 @@ from typing import Any, Callable, Mapping
 
 import numpy as np
 
+from edge_derm.bundle.structure import check_model
 from edge_derm.errors import BackendError
-from edge_derm.runtime.backends import TensorSpec
 from edge_derm.quiet import quiet_native
+from edge_derm.runtime.backends import TensorSpec
+from edge_derm.runtime.memory import held, stays
 from edge_derm.runtime.tiles import without_tiles
 
 _MODULES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
@@ -42,18 +44,18 @@ class InterpreterEngine:
         self.inputs = tuple(_spec(detail) for detail in inputs)
         self.outputs = tuple(_spec(detail) for detail in outputs)
         self._views = tuple(self._interpreter.tensor(detail["index"]) for detail in inputs)
+        settled = inputs if stays(check_model(model)) else []
+        self._held = tuple(held(self._interpreter, detail["index"]) for detail in settled)
         self._results = tuple(detail["index"] for detail in outputs)
-        self._single = len(inputs) == len(outputs) == 1
+        self._single = len(outputs) == 1
 
     def run(self, write: Callable[..., object], *given: np.ndarray) -> tuple[np.ndarray, ...]:
         """See ``Engine.run``."""
         try:
-            if self._single:  # a camera's path: after an inference each list below costs a microsecond
-                write(*given, self._views[0]())
-                self._interpreter.invoke()
-                return (self._interpreter.get_tensor(self._results[0]),)
-            write(*given, *[view() for view in self._views])
+            write(*given, *(self._held or [view() for view in self._views]))
             self._interpreter.invoke()
+            if self._single:  # a camera's path: after an inference each list costs a microsecond
+                return (self._interpreter.get_tensor(self._results[0]),)
             return tuple([self._interpreter.get_tensor(index) for index in self._results])
         except RuntimeError as error:
             raise BackendError(

@@ -20,10 +20,11 @@ NAMES = (
     "mutual_information",
     "max_probability",
 )
+_LAST, _PAST = bytes([BINS - 1]), bytes([BINS])  # the last bin, and where a probability of 1 would fall
 _TINY = 1e-300  # 0 · log(tiny) is 0
 
 
-def measures(passes: np.ndarray, *, bins: int = BINS) -> Mapping[str, np.ndarray]:
+def measures(passes: np.ndarray) -> Mapping[str, np.ndarray]:
     """Every measure by name; all but ``max_probability`` grow with uncertainty.
 
     ``entropy`` of the mean in nats, ``normalised_entropy`` = entropy / ln C, ``variance``, ``bhattacharyya``,
@@ -35,7 +36,7 @@ def measures(passes: np.ndarray, *, bins: int = BINS) -> Mapping[str, np.ndarray
     p = np.asarray(passes, np.float64)
     count, images, classes = p.shape
     if images == 1:
-        return dict(zip(NAMES, np.array(_of_one(p[:, 0], bins)).reshape(-1, 1)))
+        return dict(zip(NAMES, np.array(_of_one(p[:, 0])).reshape(-1, 1)))
     mean = np.add.reduce(p, axis=0) / count
     total = _entropy(mean)
     if count > 1:
@@ -48,7 +49,7 @@ def measures(passes: np.ndarray, *, bins: int = BINS) -> Mapping[str, np.ndarray
         "entropy": total,
         "normalised_entropy": total / math.log(classes),
         "variance": spread,
-        "bhattacharyya": _bhattacharyya(p, mean, bins),
+        "bhattacharyya": _bhattacharyya(p, mean),
         "mutual_information": gained,
         "max_probability": np.maximum.reduce(mean, axis=1),
     }
@@ -60,27 +61,27 @@ def variance(passes: np.ndarray) -> np.ndarray:
     return ((p - p.mean(axis=0)) ** 2).mean(axis=(0, 2))
 
 
-def bhattacharyya(passes: np.ndarray, *, bins: int = BINS) -> np.ndarray:
+def bhattacharyya(passes: np.ndarray) -> np.ndarray:
     """Σ over bins of √(h1 · h2), the pass histograms on [0, 1] of the two most probable classes; 1 is most uncertain.
 
     A probability of 1 falls in the last bin; ties in the mean go to the earlier class.
     """
     p = np.asarray(passes, np.float64)
-    return _bhattacharyya(p, p.mean(axis=0), bins)
+    return _bhattacharyya(p, p.mean(axis=0))
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:
     return np.maximum(0.0, -np.einsum("...c,...c->...", p, np.log(np.maximum(p, _TINY))))
 
 
-def _bhattacharyya(p: np.ndarray, mean: np.ndarray, bins: int) -> np.ndarray:
+def _bhattacharyya(p: np.ndarray, mean: np.ndarray) -> np.ndarray:
     images = np.arange(len(mean))
     first, second = np.argsort(-mean, axis=1, kind="stable")[:, :2].T
-    one, two = (_histograms(p[:, images, c], bins) for c in (first, second))
+    one, two = (_histograms(p[:, images, c]) for c in (first, second))
     return np.minimum(1.0, np.sqrt(one * two).sum(axis=1))
 
 
-def _of_one(p: np.ndarray, bins: int) -> tuple[float, ...]:
+def _of_one(p: np.ndarray) -> tuple[float, ...]:
     """The measures of one image's passes [T, C], in the order of ``NAMES``."""
     count, classes = p.shape
     mean = np.add.reduce(p) / count
@@ -91,19 +92,23 @@ def _of_one(p: np.ndarray, bins: int) -> tuple[float, ...]:
         away = p - mean
         spread = float(np.vdot(away, away)) / (count * classes)
         gained = max(0.0, total + float(np.vdot(p, np.log(np.maximum(p, _TINY)))) / count)
-    overlap = _bhattacharyya_of_one(p, shares, bins)
+    overlap = _bhattacharyya_of_one(p, shares)
     return total, total / math.log(classes), spread, overlap, gained, max(shares)
 
 
-def _bhattacharyya_of_one(p: np.ndarray, mean: list[float], bins: int) -> float:
-    first, second = sorted(range(len(mean)), key=mean.__getitem__, reverse=True)[:2]  # ties stay in order
-    place = np.minimum((p * bins).astype(np.int64), bins - 1)
-    one, two = place[:, first].tolist(), place[:, second].tolist()
+def _bhattacharyya_of_one(p: np.ndarray, mean: list[float]) -> float:
+    """As ``_bhattacharyya``, of passes [T, C]; a pass's bin is a byte, and bytes are counted without an array."""
+    first = mean.index(max(mean))  # ties go to the earlier
+    rest = [*mean]
+    rest[first] = -1.0
+    second = rest.index(max(rest))
+    place = (p * BINS).astype(np.uint8)
+    one, two = (place[:, c].tobytes().replace(_PAST, _LAST) for c in (first, second))
     return min(1.0, sum([math.sqrt(one.count(k) * two.count(k)) for k in {*one}.intersection(two)]) / len(p))
 
 
-def _histograms(values: np.ndarray, bins: int) -> np.ndarray:
-    """[T, N] values in [0, 1] → [N, bins] shares."""
+def _histograms(values: np.ndarray) -> np.ndarray:
+    """[T, N] values in [0, 1] → [N, BINS] shares."""
     passes, images = values.shape
-    place = np.minimum((values * bins).astype(np.int64), bins - 1) + np.arange(images) * bins
-    return np.bincount(place.ravel(), minlength=images * bins).reshape(images, bins) / passes
+    place = np.minimum((values * BINS).astype(np.int64), BINS - 1) + np.arange(images) * BINS
+    return np.bincount(place.ravel(), minlength=images * BINS).reshape(images, BINS) / passes

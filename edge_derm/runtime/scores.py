@@ -11,6 +11,7 @@ from edge_derm.runtime import decision
 from edge_derm.runtime.backends import TensorSpec
 
 _LEAST = 1e-280  # of a share: a sum of these is not rounded to zero, and beside any step of an output it is nothing
+_FLOAT = np.dtype(np.float32)  # a dtype at hand: half a microsecond less than looking it up
 _MOST = 64  # classes in a table, which is 256 numbers each
 
 
@@ -48,7 +49,7 @@ class Scores:
         if stored.shape == self._alone:
             one = [values[k] for values, k in zip(self._lists, stored.tobytes())]
             total = sum(one)
-            return np.array([[share / total for share in one]], np.float32)
+            return np.array([[share / total for share in one]], _FLOAT)
         shares = self._shares.take(stored.view(np.uint8) + self._columns)
         return np.asarray(shares / np.add.reduce(shares, axis=-1, keepdims=True), np.float32)
 
