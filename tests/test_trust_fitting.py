@@ -1,6 +1,7 @@
 """What is fitted keeps its promise, against SciPy, brute force and arithmetic written out."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -83,7 +84,7 @@ def test_halves_keep_lesions_whole():
 
 def test_measures_by_arithmetic_written_out():
     passes = np.array([[[0.9, 0.1, 0.0]], [[0.5, 0.3, 0.2]]])
-    found = {name: value[0] for name, value in measures.measures(passes, bins=2).items()}
+    found = {name: value[0] for name, value in measures.measures(passes).items()}
     mean = [0.7, 0.2, 0.1]
     assert found["entropy"] == pytest.approx(scipy.stats.entropy(mean), abs=1e-12)
     assert found["normalised_entropy"] == pytest.approx(scipy.stats.entropy(mean, base=3), abs=1e-12)
@@ -91,10 +92,22 @@ def test_measures_by_arithmetic_written_out():
     split = (scipy.stats.entropy([0.9, 0.1]) + scipy.stats.entropy([0.5, 0.3, 0.2])) / 2
     assert found["mutual_information"] == pytest.approx(scipy.stats.entropy(mean) - split, abs=1e-12)
     assert found["max_probability"] == pytest.approx(0.7)
-    assert found["bhattacharyya"] == 0.0  # first class in the upper bin twice, second in the lower twice
-    crossed = np.array([[[0.9, 0.1]], [[0.2, 0.8]]])
-    assert measures.bhattacharyya(crossed, bins=2)[0] == pytest.approx(1.0)
-    assert measures.bhattacharyya(np.array([[[1.0, 0.0]]]), bins=5)[0] == 0.0
+    assert found["bhattacharyya"] == 0.0  # of twenty bins the first class in 18 and 10, the second in 2 and 6
+
+
+@pytest.mark.parametrize(
+    "first, overlap",
+    [
+        ([0.9, 0.1], 1.0),  # each class once in bin 18 and once in bin 2
+        ([1.0, 0.0], 1.0),  # a probability of 1 falls in bin 19
+        ([1.0], 0.0),
+        ([0.52, 0.52, 0.48, 0.62], 2 * math.sqrt(0.5 * 0.25)),  # bins 10, 10, 9, 12 against 9, 9, 10, 7
+    ],
+)
+def test_the_bhattacharyya_coefficient_by_arithmetic_written_out(first, overlap):
+    passes = np.stack([first, np.round(1 - np.array(first), 12)], axis=-1)[:, np.newaxis]
+    assert measures.bhattacharyya(passes)[0] == pytest.approx(overlap, abs=1e-12)
+    assert measures.measures(passes)["bhattacharyya"][0] == pytest.approx(overlap, abs=1e-12)
 
 
 def test_one_pass_has_no_variance_and_no_mutual_information():
