@@ -4,11 +4,9 @@
         --teacher-weights mobilenet_v1_0.5_160_quant.tflite --work FOLDER --json benchmarks/results/reference.json
 
 Five runs, each a folder in ``--work`` that is gone on with where it was stopped: ``small`` (d1, α = 0.25, 128 px), ``wide``
-(MobileNet, α = 0.5, 160 px: a teacher), ``student`` (``small`` tuned at 192 px with both as teachers), ``reference``
-(``student`` tuned at 224 px with all three: the same bytes, more pixels) and ``second`` (``wide`` tuned at 192 px with the
-first three: the second point). ``--large-weights`` (ImageNet, α = 1) adds ``large`` (α = 1, 224 px: a teacher alone) and
-``strong`` (``student`` tuned at 224 px with it as one of the teachers), gives ``second`` those teachers too, and wants a GPU.
-An int8 bundle of each.
+(MobileNet, α = 0.5, 160 px: a teacher), ``student`` (``small`` tuned at 192 px with both as teachers), ``second`` (``wide``
+tuned at 192 px with the first three: the second point) and ``reference`` (``student`` tuned on with ``wide``, itself and
+``second`` as teachers). An int8 bundle of each.
 
 A fifth of the lesions is held out of all of it; on those the float models and the int8 files (both kernel families) are judged,
 with bootstrap intervals over lesions, and the file also as ``predict --tta 8`` and as ``calibrate`` (fitted on the validation
@@ -52,27 +50,21 @@ class Step:
     weights: str = ""
     parent: str = ""
     teachers: tuple[str, ...] = ()
-    deployed: bool = True  # False: a teacher alone
 
 
 RUNS = {
     "small": Step(128, 30, {"variant": "d1", "alpha": 0.25}, "narrow"),
     "wide": Step(160, 20, {"variant": "mobilenet", "alpha": 0.5}, "wide"),
     "student": Step(192, 20, parent="small", teachers=("small", "wide")),
-    "reference": Step(224, 5, parent="student", teachers=("small", "wide", "student")),
     "second": Step(192, 20, parent="wide", teachers=("small", "wide", "student")),
-}
-LARGE = {
-    "large": Step(224, 15, {"variant": "mobilenet", "alpha": 1.0}, "large", deployed=False),
-    "strong": Step(224, 20, parent="student", teachers=("wide", "student", "large")),
-    "second": Step(224, 20, parent="wide", teachers=("wide", "strong", "large")),
+    "reference": Step(192, 20, parent="student", teachers=("wide", "student", "second")),
 }
 
 
 def quick(step: Step) -> Step:
     """The same step, tiny."""
     network = {**step.network, "alpha": 0.25} if step.network else {}
-    return replace(step, size_px=64 if step.size_px == 224 else 32, epochs=1, network=network)
+    return replace(step, size_px=step.size_px // 96 * 32, epochs=1, network=network)
 
 
 def build(
@@ -123,9 +115,9 @@ def judged(work: Path, name: str, run: Path, bundle: Bundle, spec: str, seed: in
 
 def parse_given(context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, Path]:
     found = dict(value.split("=", 1) for value in values if "=" in value)
-    if len(found) != len(values) or set(found) - {*RUNS, *LARGE}:
+    if len(found) != len(values) or set(found) - set(RUNS):
         raise click.BadParameter(
-            f"expected NAME=RUN with a name out of {', '.join([*RUNS, *LARGE])}, got {', '.join(values)}"
+            f"expected NAME=RUN with a name out of {', '.join(RUNS)}, got {', '.join(values)}"
         )
     return {name: Path(path) for name, path in found.items()}
 
@@ -144,11 +136,6 @@ def parse_splits(context: Any, parameter: Any, value: str) -> list[int]:
 )
 @click.option(
     "--teacher-weights", type=click.Path(path_type=Path), help="ImageNet weights of α = 0.5 (.tflite)."
-)
-@click.option(
-    "--large-weights",
-    type=click.Path(path_type=Path),
-    help="ImageNet weights of α = 1: the GPU's recipe too.",
 )
 @click.option(
     "--given", multiple=True, callback=parse_given, metavar="NAME=RUN", help="A finished run to take."
@@ -171,7 +158,6 @@ def main(
     data: str,
     weights: Path | None,
     teacher_weights: Path | None,
-    large_weights: Path | None,
     given: dict[str, Path],
     splits: list[int],
     hold_out: float,
@@ -184,16 +170,16 @@ def main(
         raise click.UsageError(
             "--json: expected models to judge, got --train-only or --hold-out 0, which judge none"
         )
-    plan = {**RUNS, **(LARGE if large_weights else {})}
-    plan = {name: quick(step) for name, step in plan.items()} if tiny else plan
-    start = {"narrow": weights, "wide": teacher_weights, "large": large_weights}
+    plan = {name: quick(step) for name, step in RUNS.items()} if tiny else RUNS
+    start = {"narrow": weights, "wide": teacher_weights}
     found = {}
     for number, seed in enumerate(splits):
         place = work if number == 0 else work / f"split-{seed}"
         taken = given if number == 0 else {}
         folders = build(plan, place, data, start, taken, seed=seed, hold_out=hold_out)
-        deployed = {name: folders[name] for name, step in plan.items() if step.deployed and not train_only}
-        bundles = {name: bundle_of(place, name, folder, data, seed) for name, folder in deployed.items()}
+        if train_only:
+            continue
+        bundles = {name: bundle_of(place, name, folder, data, seed) for name, folder in folders.items()}
         if hold_out:
             found[seed] = {
                 name: judged(place, name, folders[name], bundle, data, seed)
