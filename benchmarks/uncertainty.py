@@ -55,7 +55,7 @@ def calls(bundle: Bundle, passes: int, rate: float, pixels: np.ndarray) -> dict[
 
     def naive(i: int) -> Any:
         plain.predict(pixels[i : i + 1])
-        activation = head._prefix.run(lambda view: head._write(pixels[i : i + 1], view))[0]
+        activation = head._infer_prefix(pixels[i : i + 1])
 
         def write(view: np.ndarray, mask: np.ndarray) -> None:
             np.copyto(view, activation)

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 
 import operator_models
 import tiny_tflite
+from edge_derm.bundle import Input
 from edge_derm.runtime.backends import load_engine
+from edge_derm.runtime.encoding import encoder
 from edge_derm.runtime.memory import SHAPED, held, stays
 from firmware_bridge.tflite import parse
 
@@ -104,6 +106,18 @@ def test_an_operator_whose_output_depends_on_values_does_not_stay():
     assert not stays(parse(model))
     found, places = load_engine(model).run(lambda values: np.copyto(values, [3, 3, 1, 3, 2, 1, 1, 2]))
     assert found.tolist() == [3, 1, 2] and places.tolist() == [0, 0, 1, 0, 2, 1, 1, 2]
+
+
+def test_a_bound_run_is_a_run(tiny_models, tiny_images):
+    for model in tiny_models.values():
+        engine = load_engine(model)
+        write = encoder(Input(32, engine.inputs[0].dtype), engine.inputs[0])
+        infer = engine.bind(write)
+        for image in tiny_images:
+            expected = load_engine(model).run(write, image[np.newaxis])[0]
+            np.testing.assert_array_equal(infer(image[np.newaxis]), expected, strict=True)
+    infer = load_engine(in_one_list()).bind(lambda values, view: np.copyto(view, values))
+    assert infer(np.array([3, 3, 1, 3, 2, 1, 1, 2], np.float32)).tolist() == [3, 1, 2]
 
 
 def test_memory_that_is_held_outlives_whoever_opened_the_model(tiny_int8):

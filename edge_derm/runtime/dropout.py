@@ -45,7 +45,7 @@ class DropoutPasses:
         shape = bundle.manifest.input
         self._prefix = load_engine(at_pixels(parts.prefix, shape), kernels=kernels, threads=threads)
         self._suffix = load_engine(parts.suffix, kernels=kernels, threads=threads)
-        self._write = encoder(shape, self._prefix.inputs[0])
+        self._infer_prefix = self._prefix.bind(encoder(shape, self._prefix.inputs[0]))
         self._lock = threading.Lock()
         self.passes, self.rate, self.depth = passes, rate, depth
         drawn = draw_masks(parts.channels, passes, rate, parts.kept, parts.dtype, seed)
@@ -72,8 +72,7 @@ class DropoutPasses:
 
     def _one(self, image: np.ndarray) -> np.ndarray:
         """[T, 1, C] of one image [1, S, S, 3]."""
-        activation = self._prefix.run(self._write, image)[0]
-        return self._suffix.run(self._fill, activation)[0].reshape(self.passes, 1, -1)
+        return self._suffix.run(self._fill, self._infer_prefix(image))[0].reshape(self.passes, 1, -1)
 
     def _fill(self, activation: np.ndarray, view: np.ndarray, *masks: np.ndarray) -> None:
         np.copyto(view, activation)

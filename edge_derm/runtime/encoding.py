@@ -7,6 +7,7 @@ quantisation goes through a table of 256 entries.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Callable
 
 import numpy as np
@@ -63,6 +64,13 @@ def encoder(shape: Input, spec: TensorSpec) -> Write:
     else:
         write = _lookup(np.ascontiguousarray(entries[:, 0]) if plain else entries)
     return write if shape.colour_order == "rgb" else _reversed(write)
+
+
+def bound(write: Write, view: np.ndarray) -> Callable[[np.ndarray], object]:
+    """``write`` into one tensor's memory for good: what depends on the memory alone is not done in every call."""
+    if write is _flip:
+        return partial(np.bitwise_xor, _TOP_BIT, out=view.view(_PIXEL))
+    return lambda images: write(images, view)
 
 
 def _copy(images: np.ndarray, view: np.ndarray) -> None:

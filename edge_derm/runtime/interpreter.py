@@ -13,6 +13,7 @@ from edge_derm.bundle.structure import check_model
 from edge_derm.errors import BackendError
 from edge_derm.quiet import quiet_native
 from edge_derm.runtime.backends import TensorSpec
+from edge_derm.runtime.encoding import Write, bound
 from edge_derm.runtime.memory import held, stays
 from edge_derm.runtime.tiles import without_tiles
 
@@ -47,20 +48,35 @@ class InterpreterEngine:
         settled = inputs if stays(check_model(model)) else []
         self._held = tuple(held(self._interpreter, detail["index"]) for detail in settled)
         self._results = tuple(detail["index"] for detail in outputs)
-        self._single = len(outputs) == 1
 
     def run(self, write: Callable[..., object], *given: np.ndarray) -> tuple[np.ndarray, ...]:
         """See ``Engine.run``."""
         try:
             write(*given, *(self._held or [view() for view in self._views]))
             self._interpreter.invoke()
-            if self._single:  # a camera's path: after an inference each list costs a microsecond
-                return (self._interpreter.get_tensor(self._results[0]),)
-            return tuple([self._interpreter.get_tensor(index) for index in self._results])
+            return tuple(map(self._interpreter.get_tensor, self._results))
         except RuntimeError as error:
-            raise BackendError(
-                f"{self._package}: the run failed: {_one_line(error)}", code="backend-failed"
-            ) from None
+            raise self._failed(error) from None
+
+    def bind(self, write: Write) -> Callable[[np.ndarray], np.ndarray]:
+        """See ``Engine.bind``."""
+        if len(self._held) != 1:
+            return lambda images: self.run(write, images)[0]
+        put, index = bound(write, self._held[0]), self._results[0]
+        invoke, get = self._interpreter.invoke, self._interpreter.get_tensor
+
+        def infer(images: np.ndarray) -> np.ndarray:
+            try:
+                put(images)
+                invoke()
+                return get(index)
+            except RuntimeError as error:
+                raise self._failed(error) from None
+
+        return infer
+
+    def _failed(self, error: RuntimeError) -> BackendError:
+        return BackendError(f"{self._package}: the run failed: {_one_line(error)}", code="backend-failed")
 
     def invoke(self) -> None:
         """Run once on what the input holds; outputs stay where they are (for timing)."""

@@ -21,6 +21,7 @@ import numpy as np
 from edge_derm.bundle.onnx import check_onnx
 from edge_derm.errors import BackendError
 from edge_derm.runtime.backends import TensorSpec
+from edge_derm.runtime.encoding import Write
 
 PROVIDERS = {
     "onnxruntime": "CPUExecutionProvider",
@@ -42,6 +43,10 @@ class OnnxRuntimeEngine:
         self._session = _open(_import_runtime(), model, backend, threads)
         self._buffer = np.zeros(self.inputs[0].shape, np.float32)
         self._feed = {self.inputs[0].name: self._buffer}
+
+    def bind(self, write: Write) -> Callable[[np.ndarray], np.ndarray]:
+        """See ``Engine.bind``."""
+        return lambda images: self.run(write, images)[0]
 
     def run(self, write: Callable[..., object], *given: np.ndarray) -> tuple[np.ndarray, ...]:
         """See ``Engine.run``."""
@@ -68,6 +73,10 @@ class OpenCvEngine:
         except cv2.error as error:
             raise _refused("opencv", error) from None
         self._buffer = np.zeros(self.inputs[0].shape, np.float32)
+
+    def bind(self, write: Write) -> Callable[[np.ndarray], np.ndarray]:
+        """See ``Engine.bind``."""
+        return lambda images: self.run(write, images)[0]
 
     def run(self, write: Callable[..., object], *given: np.ndarray) -> tuple[np.ndarray, ...]:
         """See ``Engine.run``."""
