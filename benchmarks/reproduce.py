@@ -73,10 +73,20 @@ def models(cells: Cells, data: str, weights: Sequence[str], *, quick: bool) -> P
     return calibrated
 
 
-def measured(cells: Cells, calibrated: Path, data: str, foreign: str) -> None:
-    """What ``small`` is worth under attack, and what it costs where it runs."""
+def others(cells: Cells, data: str, narrow: str) -> list[Path]:
+    """The runs of the other networks, by the recipe of ``small``."""
+    options = ["--data", data, "--weights", narrow, "--hold-out", "0.2"]
+    return [
+        cells.make(variant, [*EDGE_DERM, "train", *options, "--variant", variant])
+        for variant in ("mobilenet", "d2", "d3")
+    ]
+
+
+def measured(cells: Cells, calibrated: Path, data: str, foreign: str, victim: Path) -> None:
+    """What ``small`` is worth under attack, also ``victim`` under what was made on it, and what it costs where it runs."""
     run, bundle, student = (cells.work / name for name in ("small", "small.bundle", "student.bundle"))
     audit: Command = [*PYTHON, "benchmarks/audit.py", run, "--data", data, "--proxy", foreign]
+    audit = [*audit, "--victims", victim]
     settings = "--images 300 --crafting 400 --passes 2 --draws 2 --around 120".split()
     cells.run("audit", [*audit, *settings, "--cells", cells.work / "audit"], option="--out")
     check("targets", [*EDGE_DERM, "targets", "--prepare", "qemu:cortex-a72"])
@@ -90,13 +100,8 @@ def measured(cells: Cells, calibrated: Path, data: str, foreign: str) -> None:
     cells.run("camera", [*PYTHON, "benchmarks/camera.py", "--bundle", bundle])
 
 
-def compressed(cells: Cells, data: str, narrow: str) -> None:
-    """What int8 costs in decisions, of four networks."""
-    options = ["--data", data, "--weights", narrow, "--hold-out", "0.2"]
-    runs = [cells.work / "small"] + [
-        cells.make(variant, [*EDGE_DERM, "train", *options, "--variant", variant])
-        for variant in ("mobilenet", "d2", "d3")
-    ]
+def compressed(cells: Cells, data: str, runs: Sequence[Path]) -> None:
+    """What int8 costs in decisions."""
     named = [word for run in runs for word in ("--run", run)]
     command: Command = [*PYTHON, "benchmarks/compression.py", "--data", data, *named]
     cells.run("compression", [*command, "--work", cells.work / "compression"], option="--out")
@@ -118,13 +123,14 @@ def main(given: tuple[str, ...], quick: bool, work: Path | None) -> None:
         cells.run("uncertainty", [*uncertainty, calibrated, "--runs", "10", "--passes", "4"], option="--out")
         return
     data, foreign, narrow, wide = (str(Path(word).absolute()) for word in given[:4])
-    others = [Path(word).absolute() for word in given[4:]]
+    compared = [Path(word).absolute() for word in given[4:]]
     calibrated = models(cells, data, ["--weights", narrow, "--teacher-weights", wide], quick=False)
     cells.run("uncertainty", [*uncertainty, calibrated, "--data", data, "--ood", foreign], option="--out")
-    measured(cells, calibrated, data, foreign)
-    firmware = [*PYTHON, "benchmarks/firmware.py", work / "small.bundle" / "model.tflite", *others]
+    runs = others(cells, data, narrow)
+    measured(cells, calibrated, data, foreign, runs[0])
+    firmware = [*PYTHON, "benchmarks/firmware.py", work / "small.bundle" / "model.tflite", *compared]
     cells.run("firmware", firmware)
-    compressed(cells, data, narrow)
+    compressed(cells, data, [work / "small", *runs])
     for fuzz in ("fuzz_tflite", "fuzz_bridge"):
         cells.run(fuzz, [*PYTHON, f"tests/{fuzz}.py"], option="")
 
