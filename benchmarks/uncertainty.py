@@ -148,6 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
             given.bundle, data=given.data, ood=given.ood, mc=given.passes, dropout=rate
         )
         record["worth"].pop("risk_coverage")
+        record["worth"]["bundle"] = given.bundle.name  # where folders lie is nobody's business
+        if given.ood:
+            record["worth"]["ood"]["data"] = Path(given.ood).name
     if given.out:
         files.write_json(given.out, clean(record))
     print(json.dumps(clean({"ratio": ratios})))
