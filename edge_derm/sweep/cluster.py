@@ -106,9 +106,7 @@ def told(future: Any, task: Task) -> Outcome | None:
     Raises:
         TargetError: ``dask-lost``.
     """
-    if (
-        future.status == "lost"
-    ):  # it stood on a worker that died before we had it: the scheduler has it made again
+    while future.status == "lost":  # its worker died before we had it, perhaps again: it is made again
         future.exception()  # waits for the end
     if future.status == "finished":
         return future.result()
