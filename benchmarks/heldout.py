@@ -19,7 +19,6 @@ from edge_derm.runtime.decision import confidences, prediction_set
 from edge_derm.runtime.sampling import Sampler, Sampling
 from edge_derm.selection import Selection, select
 from edge_derm.trust import calibration
-from edge_derm.trust.calibrating import noise
 from edge_derm.trust.evaluate import figures
 
 VIEWS = 8
@@ -89,7 +88,7 @@ def calibrated(
         "scaling": record["scaling"],
         "accuracy": float(right.mean()),
         "ece": calibration.ece(stated, right),
-        "ece_noise": noise(stated, seed=seed),
+        "ece_noise": calibration.noise(stated, seed=seed),
         "adaptive_ece": calibration.adaptive_ece(stated, right),
         "reliability": calibration.reliability(stated, right, bins=calibration.BINS),
         "coverage": float(inside.mean()),
@@ -123,6 +122,7 @@ def over_splits(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         },
         "calibrated": {
             **{key: mean([model["calibrated"][key] for model in models]) for key in ("ece", "coverage")},
+            "ece_debiased": mean([calibration.debiased(model["calibrated"]["reliability"]) for model in models]),
             "ece_pooled": pooled([row for model in models for row in model["calibrated"]["reliability"]]),
         },
     }

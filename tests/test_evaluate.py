@@ -131,6 +131,45 @@ def test_calibration_error_by_hand():
     )
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 12), st.integers(1, 400), st.integers(0, 2**31))
+def test_the_debiased_calibration_error_equals_drawing_the_bins_again(bins, n, seed):
+    """As Kumar, Liang and Ma have it: twice the error, less the mean of those of accuracies drawn again."""
+    rng = np.random.default_rng(seed)
+    stated = rng.random(n)
+    right = rng.random(n) < stated ** rng.uniform(0.5, 2)
+    place = np.minimum((stated * bins).astype(int), bins - 1)
+    inside = [place == b for b in range(bins) if (place == b).any()]
+    weight = np.array([which.mean() for which in inside])
+    accuracy = np.array([right[which].mean() for which in inside])
+    told = np.array([stated[which].mean() for which in inside])
+    spread = np.sqrt(accuracy * (1 - accuracy) / [which.sum() for which in inside])
+    again = np.abs(rng.normal(accuracy, spread, (20_000, len(inside))) - told) @ weight
+    expected = 2 * np.abs(accuracy - told) @ weight - again.mean()
+    found = calibration.ece_debiased(stated, right, bins=bins)
+    assert found == pytest.approx(max(0.0, expected), abs=6 * again.std() / math.sqrt(20_000) + 1e-12)
+    assert 0 <= found <= calibration.ece(stated, right, bins=bins) + 1e-12
+
+
+def test_what_chance_adds_to_a_calibration_error_is_taken_off_in_part():
+    """A perfect model's error shrinks, not below what it is; one that is off by 0.1 everywhere keeps nearly all of it."""
+    rng = np.random.default_rng(1)
+    stated = rng.uniform(0.1, 0.9, (200, 1000))
+    drawn = rng.random(stated.shape)
+
+    def means(right):
+        both = [(calibration.ece(s, r), calibration.ece_debiased(s, r)) for s, r in zip(stated, right)]
+        return np.mean(both, axis=0)
+
+    plain, less = means(drawn < stated)
+    assert 0 < less < 0.65 * plain and plain == pytest.approx(calibration.noise(stated[0]), rel=0.05)
+    plain, less = means(drawn < stated - 0.1)
+    assert less < plain and less == pytest.approx(0.1, abs=0.005)
+    one = np.array([0.25])
+    assert calibration.ece_debiased(one, np.array([True])) == 0.75  # nothing is known of its noise
+    assert math.isnan(calibration.ece_debiased(one[:0], np.array([], bool)))
+
+
 def test_per_class_figures_by_hand():
     called, true = np.array([1, 1, 0, 0, 0], bool), np.array([1, 0, 1, 0, 0], bool)
     row = per_class(called, true)

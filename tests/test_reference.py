@@ -79,6 +79,8 @@ def test_the_figures_over_splits_are_students_and_leave_out_a_class_without_imag
         )
     whole = calibration.ece(stated.ravel(), right.ravel())
     assert told["calibrated"]["ece_pooled"] == pytest.approx(whole)
+    debiased = np.mean([calibration.ece_debiased(s, r) for s, r in zip(stated, right)])
+    assert told["calibrated"]["ece_debiased"]["value"] == pytest.approx(debiased)
     assert list(told["auroc"]) == ["mel"] and told["agreement"]["value"] == pytest.approx(0.98)
 
 

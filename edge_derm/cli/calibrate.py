@@ -121,7 +121,8 @@ def fitted(bundle: Path, record: dict[str, Any]) -> str:
         f"{bundle}: {record['scaling']} scaling, temperature {record['temperature']:.3f}, "
         f"conformal quantile {record['conformal_quantile']:.4f} ({record['score']})",
         f"  calibration error {record['ece_before']:.4f} before, {record['ece_after']:.4f} after "
-        f"({record['ece_noise']:.4f} is what a perfect model shows on {record['images']['check']} images)",
+        f"({record['ece_debiased']:.4f} less what chance adds; a perfect model shows {record['ece_noise']:.4f} "
+        f"on {record['images']['check']} images)",
         f"  prediction sets hold the truth for {figure(record['coverage'])}, {record['mean_set_size']:.2f} classes each",
         f"  over {splits['splits']} random splits for {splits['mean']:.3f} on average ({splits['low']:.3f} to "
         f"{splits['high']:.3f}; {splits['spread']:.3f} apart, {splits['expected_spread']:.3f} is chance)",

@@ -83,6 +83,10 @@ def figures(record: dict[str, Any]) -> str:
         f"  {name.replace('_', ' ')}: {figure(record[name])}"
         for name in ("accuracy", "balanced_accuracy", "ece", "brier")
     ]
+    lines.append(
+        f"  ece less what chance adds: {record['ece_debiased']:.3f}; a perfect model shows an ece of "
+        f"{record['ece_noise']:.3f} on as many images"
+    )
     lines += [f"  AUROC {label}: {figure(value)}" for label, value in record["auroc"].items()]
     if record["coverage"]:
         lines.append(

@@ -37,7 +37,11 @@ def evaluation(record: Record) -> str:
         y_label="accuracy",
         points=True,
     )
-    note = f'<p class="soft">{text(record["images"])} images ({escape(str(record["part"]))}); 95 % intervals in brackets.</p>'
+    note = (
+        f'<p class="soft">{text(record["images"])} images ({escape(str(record["part"]))}); 95 % intervals in brackets.'
+        f" The calibration error is {record['ece_debiased']:.3f} less what chance adds; a perfect model shows "
+        f"{record['ece_noise']:.3f} on as many images.</p>"
+    )
     return section(
         "How good is it?",
         top,

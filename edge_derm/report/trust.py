@@ -32,7 +32,8 @@ def calibration(record: Record) -> str:
         {
             "calibration error before": f"{record['ece_before']:.3f}",
             "after": f"{record['ece_after']:.3f}",
-            "of a perfect model": f"{record['ece_noise']:.3f}",
+            "after, less what chance adds": f"{record['ece_debiased']:.3f}",
+            "of a perfect model, as counted": f"{record['ece_noise']:.3f}",
             "sets hold the truth": interval(record["coverage"]),
             "images answered": interval(selective.get("answered")) if selective else "all",
             "of these wrong": interval(selective.get("risk")) if selective else "–",

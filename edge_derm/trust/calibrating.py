@@ -15,7 +15,6 @@ from edge_derm.trust.intervals import proportion
 from edge_derm.trust.scaling import Scaling
 
 PENALTY, FREE_RANK = 0.1, 2  # of ``raps``: ours
-NOISE_DRAWS = 200
 SPLITS = 20
 
 
@@ -184,25 +183,15 @@ def _figures(
         label: {"before": old, "after": new} for label, old, new in zip(labels, *recalls)
     }
     figures["decisions_changed"] = float((chosen != before.argmax(axis=1)).mean())
-    figures["ece_noise"] = noise(confidences(p, chosen), seed=seed)
+    stated = confidences(p, chosen)
+    figures["ece_debiased"] = calibration.ece_debiased(stated, chosen == targets)
+    figures["ece_noise"] = calibration.noise(stated, seed=seed)
     return figures
 
 
 def _recall(decided: np.ndarray, targets: np.ndarray, c: int) -> dict[str, Any]:
     of_it = targets == c
     return proportion(int((decided[of_it] == c).sum()), int(of_it.sum()))
-
-
-def noise(confidence: np.ndarray, *, seed: int = 0) -> float:
-    """The calibration error that a perfectly calibrated model with these confidences would show, on average.
-
-    The binned estimate is never 0 on few images: a figure near this one is no evidence of miscalibration.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = [
-        calibration.ece(confidence, rng.random(len(confidence)) < confidence) for _ in range(NOISE_DRAWS)
-    ]
-    return float(np.mean(drawn))
 
 
 def _sets(inside: np.ndarray, targets: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:

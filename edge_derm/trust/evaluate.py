@@ -123,6 +123,8 @@ def figures(
             for c, label in enumerate(labels)
         },
         "ece": drawn(lambda i: calibration.ece(confidence[i], correct[i])),
+        "ece_debiased": calibration.ece_debiased(confidence, correct),
+        "ece_noise": calibration.noise(confidence, seed=seed),
         "adaptive_ece": drawn(lambda i: calibration.adaptive_ece(confidence[i], correct[i])),
         "brier": drawn(lambda i: calibration.brier(p[i], targets[i])),
         "nll": drawn(lambda i: calibration.nll(p[i], targets[i])),
