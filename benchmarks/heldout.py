@@ -122,7 +122,9 @@ def over_splits(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         },
         "calibrated": {
             **{key: mean([model["calibrated"][key] for model in models]) for key in ("ece", "coverage")},
-            "ece_debiased": mean([calibration.debiased(model["calibrated"]["reliability"]) for model in models]),
+            "ece_debiased": mean(
+                [calibration.debiased(model["calibrated"]["reliability"]) for model in models]
+            ),
             "ece_pooled": pooled([row for model in models for row in model["calibrated"]["reliability"]]),
         },
     }

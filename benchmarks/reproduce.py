@@ -20,6 +20,7 @@ import click
 
 HERE = Path(__file__).resolve().parents[1]
 Command = Sequence["str | Path"]
+REFERENCE = ("small", "wide", "student", "second")
 
 PYTHON: Command = [sys.executable]
 EDGE_DERM: Command = [Path(sys.executable).with_name("edge-derm")]
@@ -60,17 +61,21 @@ def check(name: str, command: Command, *, keep: bool = False) -> bytes:
     return done.stdout or b""
 
 
-def models(cells: Cells, data: str, weights: Sequence[str], *, quick: bool) -> Path:
-    """The reference bundles, judged; a calibrated copy of ``small``, which is returned."""
+def models(cells: Cells, data: str, weights: Sequence[str], *, quick: bool) -> list[Path]:
+    """The reference bundles, judged; a calibrated copy of each, which are returned, ``small`` first."""
     splits = ["--splits", "0", "--quick"] if quick else ["--splits", "0,1,2"]
     command = [*PYTHON, "benchmarks/reference.py", "--data", data, *weights, *splits, "--work", cells.work]
     cells.run("reference", command)
-    calibrated = cells.work / "calibrated.bundle"
-    if not calibrated.is_dir():
-        shutil.copytree(cells.work / "small.bundle", calibrated)
-    for command_name in ("calibrate", "evaluate"):
-        cells.run(command_name, [*EDGE_DERM, command_name, calibrated, "--data", data])
-    return calibrated
+    copies = {name: cells.work / "calibrated" / f"{name}.bundle" for name in REFERENCE}
+    for name, copy in copies.items():
+        if not copy.is_dir():
+            part = copy.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(cells.work / copy.name, part)
+            part.rename(copy)
+        for step in ("calibrate", "evaluate"):
+            cells.run(f"{step}-{name}", [*EDGE_DERM, step, copy, "--data", data])
+    return list(copies.values())
 
 
 def others(cells: Cells, data: str, narrow: str) -> list[Path]:
@@ -120,14 +125,14 @@ def main(given: tuple[str, ...], quick: bool, work: Path | None) -> None:
     cells, uncertainty = Cells(work), [*PYTHON, "benchmarks/uncertainty.py"]
     if quick:
         calibrated = models(cells, "synthetic:160", [], quick=True)
-        cells.run("uncertainty", [*uncertainty, calibrated, "--runs", "10", "--passes", "4"], option="--out")
+        cells.run("uncertainty", [*uncertainty, *calibrated, "--runs", "10", "--passes", "4"], option="--out")
         return
     data, foreign, narrow, wide = (str(Path(word).absolute()) for word in given[:4])
     compared = [Path(word).absolute() for word in given[4:]]
     calibrated = models(cells, data, ["--weights", narrow, "--teacher-weights", wide], quick=False)
-    cells.run("uncertainty", [*uncertainty, calibrated, "--data", data, "--ood", foreign], option="--out")
+    cells.run("uncertainty", [*uncertainty, *calibrated, "--data", data, "--ood", foreign], option="--out")
     runs = others(cells, data, narrow)
-    measured(cells, calibrated, data, foreign, runs[0])
+    measured(cells, calibrated[0], data, foreign, runs[0])
     firmware = [*PYTHON, "benchmarks/firmware.py", work / "small.bundle" / "model.tflite", *compared]
     cells.run("firmware", firmware)
     compressed(cells, data, [work / "small", *runs])

@@ -1,27 +1,30 @@
 """What do uncertainty and its measures cost, and what are they worth?
 
-    python benchmarks/uncertainty.py BUNDLE [--data D --ood D2] [--runs N] [--passes T] [--out FILE.json]
+    python benchmarks/uncertainty.py BUNDLE [BUNDLE …] [--data D --ood D2] [--runs N] [--passes T] [--out FILE.json]
 
 Cost: one deterministic ``Classifier.predict`` of one preprocessed image, one thread, against T Monte-Carlo passes with every
 measure (dropout in the head, and in the last two blocks), and against 8 views with every measure on one and on two threads. All
-of them run in turn in one process, ten calls at a time. A ratio is of the medians of all calls, with a bootstrap 95 % interval, and
-beside it of the tenth percentiles and of the minima: where other work stops every other call of a few milliseconds, the median of a
-long call measures that, and the median of a short one does not. ``naive_head`` runs the whole file and then the head T times in a
-Python loop. ``chrt -f 10`` before the command (as root) holds other work back on a machine that is not quiet.
+of them run in turn in one process, ten calls at a time. A ratio is of the medians of all calls; stated is its mean over
+``PROCESSES`` processes, one after the other, with Student's 95 % interval, and each: where things lie in memory moves it by a few
+hundredths. ``naive_head`` runs the whole file and then the head T times in a Python loop. ``chrt -f 10`` before the command (as
+root) holds other work back on a machine that is not quiet.
 
-Worth (with ``--data``): ``edge-derm uncertainty`` on those images. The dropout rate is 0.2 where the bundle does not say.
+Worth (with ``--data``): ``edge-derm uncertainty`` on those images. The dropout rate is 0.2 where the bundle does not say. A bundle
+goes into the record under the name of its folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import numpy as np
+from students import mean
 
 from edge_derm import doubting, files
 from edge_derm.bundle import Bundle, open_bundle
@@ -34,6 +37,7 @@ from edge_derm.runtime.measures import measures
 from edge_derm.runtime.sampling import Sampler, Sampling
 
 BLOCK = 10
+PROCESSES = 7
 TARGETS = {"mc_head": 1.25, "mc_last_2": 3.0, "tta_8": 8.0, "tta_8_two_threads": 4.5}
 
 
@@ -85,75 +89,92 @@ def time_in_turn(made: dict[str, Callable[[int], Any]], images: int, runs: int) 
     return {name: np.array(values) for name, values in taken.items()}
 
 
-def ratio(taken: np.ndarray, plain: np.ndarray) -> dict[str, float]:
-    """Of medians, with a paired bootstrap interval, and of tenth percentiles."""
-    picks = np.random.default_rng(0).integers(0, len(plain), (1000, len(plain)))
-    drawn = np.median(taken[picks], axis=1) / np.median(plain[picks], axis=1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    quiet = np.percentile(taken, 10) / np.percentile(plain, 10)
+def medians(path: Path, passes: int, rate: float, runs: int) -> dict[str, float]:
+    """Milliseconds of each call, in this process."""
+    bundle = open_bundle(path)
+    pixels = open_dataset("synthetic:16").images(bundle.manifest.input.size_px)
+    taken = time_in_turn(calls(bundle, passes, rate, pixels), len(pixels), runs)
+    return {name: float(np.median(values)) for name, values in taken.items()}
+
+
+def cost(path: Path, passes: int, rate: float, runs: int) -> dict[str, Any]:
+    """Milliseconds of one inference, and every other call as a ratio to it."""
+    found = []
+    for _ in range(PROCESSES):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found.append(pool.apply(medians, (path, passes, rate, runs)))
+    plain = [row.pop("deterministic") for row in found]
     return {
-        "value": float(np.median(taken) / np.median(plain)),
-        "low": float(low),
-        "high": float(high),
-        "of_tenth_percentiles": float(quiet),
-        "of_minima": float(taken.min() / plain.min()),
+        "deterministic_ms": told(plain),
+        "ratio": {name: told([row[name] / one for row, one in zip(found, plain)]) for name in found[0]},
     }
+
+
+def told(values: Sequence[float]) -> dict[str, Any]:
+    """The mean over processes, and each."""
+    return {**mean(values), "each": [round(value, 4) for value in values]}
+
+
+def worth(path: Path, passes: int, rate: float, data: str, ood: str | None) -> dict[str, Any]:
+    """What ``edge-derm uncertainty`` says of it, without the curves and without where the folders lie."""
+    record = doubting.assess(path, data=data, ood=ood, mc=passes, dropout=rate)
+    record.pop("risk_coverage")
+    record["bundle"] = path.name
+    if ood:
+        record["ood"]["data"] = Path(ood).name
+    return record
+
+
+def tell(name: str, ratios: dict[str, Any]) -> None:
+    """A line a way of asking, with its target."""
+    for way, found in ratios.items():
+        target = f", target {TARGETS[way]:g}" if way in TARGETS else ""
+        spread = f"({found['low']:.3f} to {found['high']:.3f})"
+        print(f"{name}, {way}: {found['value']:.3f} {spread} of one inference{target}", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
     parser.add_argument("--data")
     parser.add_argument("--ood")
-    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=40, help="Blocks of ten calls in each process.")
     parser.add_argument("--passes", type=int, default=32)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
-    bundle = open_bundle(given.bundle)
-    dropped = bundle.manifest.dropout
-    rate = dropped.rate if dropped is not None else 0.2
-    pixels = open_dataset("synthetic:16").images(bundle.manifest.input.size_px)
-    taken = time_in_turn(calls(bundle, given.passes, rate, pixels), len(pixels), given.runs)
-    ratios = {name: ratio(taken[name], taken["deterministic"]) for name in taken if name != "deterministic"}
-    for name, found in ratios.items():
-        target = f", target {TARGETS[name]:g}" if name in TARGETS else ""
-        print(
-            f"{name:18} {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}) of one inference; "
-            f"of tenth percentiles {found['of_tenth_percentiles']:.3f}, of minima {found['of_minima']:.3f}{target}",
-            file=sys.stderr,
-        )
+    bundles = {path.stem: open_bundle(path) for path in given.bundles}
+    if len(bundles) < len(given.bundles):
+        parser.error(f"expected bundles of different names, got {', '.join(map(str, given.bundles))}")
+    models = {}
+    for name, bundle in bundles.items():
+        manifest = bundle.manifest
+        rate = manifest.dropout.rate if manifest.dropout is not None else 0.2
+        spent = cost(bundle.path, given.passes, rate, given.runs)
+        tell(name, spent["ratio"])
+        models[name] = {
+            "variant": manifest.variant,
+            "size_px": manifest.input.size_px,
+            "recipe": manifest.recipe,
+            "dropout_rate": rate,
+            **spent,
+        }
+    for name, bundle in bundles.items():  # after all that is timed: it warms the machine
+        if given.data:
+            rate = models[name]["dropout_rate"]
+            models[name]["worth"] = worth(bundle.path, given.passes, rate, given.data, given.ood)
     record = {
         "benchmark": "uncertainty",
         "command": f"python benchmarks/{command_line(folders=False)}",
-        "model": {
-            "variant": bundle.manifest.variant,
-            "size_px": bundle.manifest.input.size_px,
-            "recipe": bundle.manifest.recipe,
-        },
         "passes": given.passes,
-        "dropout_rate": rate,
-        "deterministic_ms": {
-            "p50": float(np.median(taken["deterministic"])),
-            "p10": float(np.percentile(taken["deterministic"], 10)),
-        },
-        "ratio": ratios,
         "targets": TARGETS,
+        "models": models,
         "environment": environment(),
-        "worth": None,
     }
-    if given.data:
-        record["worth"] = doubting.assess(
-            given.bundle, data=given.data, ood=given.ood, mc=given.passes, dropout=rate
-        )
-        record["worth"].pop("risk_coverage")
-        record["worth"]["bundle"] = given.bundle.name  # where folders lie is nobody's business
-        if given.ood:
-            record["worth"]["ood"]["data"] = Path(given.ood).name
     if given.out:
         files.write_json(given.out, clean(record))
-    print(json.dumps(clean({"ratio": ratios})))
+    print(json.dumps(clean({name: model["ratio"] for name, model in models.items()})))
 
 
 if __name__ == "__main__":
