@@ -12,7 +12,9 @@ from typing import Any, Mapping
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from hypothesis import given, settings
 
+import operator_models
 from edge_derm.bundle import Calibration, Input, describe_model, open_bundle, update_bundle, write_bundle
 from edge_derm.errors import BackendError, BundleError, DataError
 from edge_derm.runtime import Classifier, load_engine
@@ -261,6 +263,23 @@ def test_an_engine_that_refuses_is_translated() -> None:
     with pytest.raises(BackendError) as refused:
         load_engine(b"no flatbuffer, straight to the engine")
     assert refused.value.code == "backend-refused" and "\n" not in str(refused.value)
+
+
+@settings(max_examples=100, deadline=None)
+@given(operator_models.operators())
+def test_what_the_default_kernels_crash_on_is_refused_and_nothing_else(
+    operator: operator_models.Operator,
+) -> None:
+    model = operator_models.build([operator])
+    if operator.kind == "DEPTHWISE_CONV_2D" and not operator.fields["bias"]:
+        with pytest.raises(BackendError) as refused:
+            load_engine(model)
+        assert refused.value.code == "kernels-crash" and "zeros will do" in str(refused.value)
+        engine = load_engine(model, kernels="reference")
+    else:
+        engine = load_engine(model)
+    made = engine.run(lambda *inputs: [tensor.fill(3) for tensor in inputs])
+    assert [found.shape for found in made] == [spec.shape for spec in engine.outputs]
 
 
 SILENT = """

@@ -73,8 +73,8 @@ def load_engine(
 
     Raises:
         BackendError: ``backend-unknown``, ``kernels-unknown``, ``threads-invalid``, ``batch-invalid``,
-            ``backend-missing`` (with the line that installs it), ``backend-refused``, ``provider-missing``,
-            ``provider-fell-back``.
+            ``backend-missing`` (with the line that installs it), ``backend-refused``, ``kernels-crash``,
+            ``provider-missing``, ``provider-fell-back``.
         BundleError: ``onnx-…``: not an ONNX file to hand to native code.
     """
     if backend not in BACKENDS:

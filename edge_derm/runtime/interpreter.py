@@ -16,6 +16,7 @@ from edge_derm.runtime.backends import TensorSpec
 from edge_derm.runtime.encoding import Write, bound
 from edge_derm.runtime.memory import held, stays
 from edge_derm.runtime.tiles import without_tiles
+from firmware_bridge.graph import Graph
 
 _MODULES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
 _DISTRIBUTIONS = {"litert": "ai-edge-litert", "tflite-runtime": "tflite-runtime"}
@@ -41,11 +42,14 @@ class InterpreterEngine:
             raise BackendError(
                 f"{package}: cannot load this model: {_one_line(error)}{advice}", code="backend-refused"
             ) from None
+        graph = check_model(model)
+        if kernels == "default":
+            _refuse_what_crashes(graph)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self.inputs = tuple(_spec(detail) for detail in inputs)
         self.outputs = tuple(_spec(detail) for detail in outputs)
         self._views = tuple(self._interpreter.tensor(detail["index"]) for detail in inputs)
-        settled = inputs if stays(check_model(model)) else []
+        settled = inputs if stays(graph) else []
         self._held = tuple(held(self._interpreter, detail["index"]) for detail in settled)
         self._results = tuple(detail["index"] for detail in outputs)
 
@@ -100,6 +104,18 @@ def _import(package: str) -> ModuleType:
         return importlib.import_module(_MODULES[package])
     except ImportError as error:
         raise _missing(package, error) from error
+
+
+def _refuse_what_crashes(graph: Graph) -> None:
+    """Nothing that would end this process: TensorFlow Lite's default kernels read the bias of an int8 depthwise layer, there or not."""
+    for number, op in enumerate(graph.ops):
+        has_bias = len(op.inputs) > 2 and op.inputs[2] >= 0
+        if op.name == "DEPTHWISE_CONV_2D" and graph.tensor(op.inputs[0]).dtype == "int8" and not has_bias:
+            raise BackendError(
+                f"operator {number} of this model, an int8 DEPTHWISE_CONV_2D: expected a bias, got none, and the default kernels "
+                "crash on that (LiteRT 2.3): give the layer one, zeros will do, and convert it again, or take the reference kernels",
+                code="kernels-crash",
+            )
 
 
 def _open(module: ModuleType, model: bytes, kernels: str, threads: int, batch: int) -> Any:
