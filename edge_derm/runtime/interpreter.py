@@ -107,13 +107,14 @@ def _import(package: str) -> ModuleType:
 
 
 def _refuse_what_crashes(graph: Graph) -> None:
-    """Nothing that would end this process: TensorFlow Lite's default kernels read the bias of an int8 depthwise layer, there or not."""
+    """TensorFlow Lite's default kernels read the bias of an int8 depthwise layer, there or not: that would end this process."""
     for number, op in enumerate(graph.ops):
         has_bias = len(op.inputs) > 2 and op.inputs[2] >= 0
         if op.name == "DEPTHWISE_CONV_2D" and graph.tensor(op.inputs[0]).dtype == "int8" and not has_bias:
             raise BackendError(
-                f"operator {number} of this model, an int8 DEPTHWISE_CONV_2D: expected a bias, got none, and the default kernels "
-                "crash on that (LiteRT 2.3): give the layer one, zeros will do, and convert it again, or take the reference kernels",
+                f"operator {number} of this model, an int8 DEPTHWISE_CONV_2D: expected a bias, got none, and the default "
+                "kernels crash on that (LiteRT 2.3): give the layer one, zeros will do, and convert it again, or take the "
+                "reference kernels",
                 code="kernels-crash",
             )
 
