@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Sequence
+
+import cv2
 import numpy as np
 
 
@@ -17,3 +21,14 @@ def varied_images(count: int, *, seed: int = 2) -> np.ndarray:
         ]
         images.append(np.where(inside, spot, ground) + rng.normal(0, rng.uniform(0, 40), (32, 32, 3)))
     return np.clip(images, 0, 255).astype(np.uint8)
+
+
+def write_classes(folder: Path, names: Sequence[str], count: int = 8) -> Path:
+    """A folder of PNG files a class, noise of one colour each."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            image = rng.integers(0, 60, (40, 40, 3)) + np.roll([150, 60, 0], number)
+            cv2.imwrite(str(folder / name / f"{i}.png"), image.astype(np.uint8))
+    return folder

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pictures import write_classes
 from edge_derm import calibrating, doubting, using
 from edge_derm.bundle import Dropout, open_bundle, update_bundle
 from edge_derm.errors import BundleError, DataError
@@ -111,20 +112,9 @@ def test_stability_ends_at_all_passes():
     assert rows[-1]["agreement"]["entropy"] == pytest.approx(1)
 
 
-def pictures(folder, names, count=8):
-    """Blobs of one colour a class."""
-    rng = np.random.default_rng(0)
-    for number, name in enumerate(names):
-        (folder / name).mkdir(parents=True)
-        for i in range(count):
-            image = rng.integers(0, 60, (40, 40, 3)) + np.roll([150, 60, 0], number)
-            cv2.imwrite(str(folder / name / f"{i}.png"), image.astype(np.uint8))
-    return folder
-
-
 def test_the_command_judges_every_way_of_sampling(tiny_bundle, tmp_path):
     update_bundle(open_bundle(tiny_bundle), dropout=Dropout(0.3, 2))
-    own = pictures(tmp_path / "own", ("akiec", "bcc", "mel", "nv", "cat"))
+    own = write_classes(tmp_path / "own", ("akiec", "bcc", "mel", "nv", "cat"))
     call = [sys.executable, "-c", "from edge_derm.cli import main; main()", "uncertainty", str(tiny_bundle)]
     options = ["--data", str(own), "--ood", str(own), "--mc", "6", "--tta", "3", "--json", "-"]
     done = subprocess.run([*call, *options], capture_output=True, text=True)
@@ -145,11 +135,11 @@ def test_the_command_judges_every_way_of_sampling(tiny_bundle, tmp_path):
 
 
 def test_foreign_images_must_be_foreign(tiny_bundle, tmp_path):
-    own = pictures(tmp_path / "own", ("mel", "nv"), count=2)
+    own = write_classes(tmp_path / "own", ("mel", "nv"), count=2)
     for call in (
         lambda: doubting.assess(tiny_bundle, data=str(own), ood=str(own)),
         lambda: doubting.own_images(
-            open_bundle(tiny_bundle), str(pictures(tmp_path / "o", ("a", "b"), 1)), "all", 0
+            open_bundle(tiny_bundle), str(write_classes(tmp_path / "o", ("a", "b"), 1)), "all", 0
         ),
     ):
         with pytest.raises(DataError) as refused:
@@ -167,7 +157,7 @@ def test_each_way_is_what_was_asked_for():
 def test_an_ensemble_is_judged_beside_its_members_and_of_one_model_twice_agrees_with_itself(
     tiny_bundle, tmp_path
 ):
-    data = pictures(tmp_path / "own", ("akiec", "bcc", "mel", "nv"), 6)
+    data = write_classes(tmp_path / "own", ("akiec", "bcc", "mel", "nv"), 6)
     other = tmp_path / "other.bundle"
     shutil.copytree(tiny_bundle, other)
     record = doubting.assess(tiny_bundle, data=str(data), tta=0, mc=0, ensemble=(other,))
