@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 import numpy as np
-import students
+from students import mean_of_each as mean
 
 from edge_derm import calibrating, judging
 from edge_derm.bundle import Bundle
@@ -106,10 +106,6 @@ def pooled(bins: Sequence[Mapping[str, Any]]) -> float:
 
 def over_splits(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of the same model on several splits: mean with Student's 95 % interval of each figure of the int8 file."""
-
-    def mean(values: Sequence[float]) -> dict[str, Any]:
-        return {**students.mean(values), "each": values}
-
     tests = [model["test"]["int8_xnnpack"] for model in models]
     values = {label: [test["auroc"][label]["value"] for test in tests] for label in tests[0]["auroc"]}
     known = {label: each for label, each in values.items() if None not in each}

@@ -10,6 +10,7 @@ minutes. Records of time want a machine with nothing else to do.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,6 @@ import click
 
 HERE = Path(__file__).resolve().parents[1]
 Command = Sequence["str | Path"]
-REFERENCE = ("small", "wide", "student", "second")
 
 PYTHON: Command = [sys.executable]
 EDGE_DERM: Command = [Path(sys.executable).with_name("edge-derm")]
@@ -66,7 +66,8 @@ def models(cells: Cells, data: str, weights: Sequence[str], *, quick: bool) -> l
     splits = ["--splits", "0", "--quick"] if quick else ["--splits", "0,1,2"]
     command = [*PYTHON, "benchmarks/reference.py", "--data", data, *weights, *splits, "--work", cells.work]
     cells.run("reference", command)
-    copies = {name: cells.work / "calibrated" / f"{name}.bundle" for name in REFERENCE}
+    judged = json.loads((cells.work / "reference.json").read_text("utf-8"))["models"]
+    copies = {name: cells.work / "calibrated" / f"{name}.bundle" for name in judged}
     for name, copy in copies.items():
         if not copy.is_dir():
             part = copy.with_suffix(".part")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
 import platform
 import sys
 import time
@@ -23,7 +22,8 @@ from typing import Any, Callable, Sequence
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from students import mean
+from apart import apart
+from students import mean_of_each
 
 from edge_derm import files
 from edge_derm.errors import BackendError
@@ -77,14 +77,9 @@ def compare(processes: Sequence[np.ndarray]) -> dict[str, Any]:
     return {
         "first_ms": {"p50": medians[:, 0].tolist(), "samples": [d[0].round(5).tolist() for d in processes]},
         "second_ms": {"p50": medians[:, 1].tolist(), "samples": [d[1].round(5).tolist() for d in processes]},
-        "difference_us": told((medians[:, 1] - medians[:, 0]) * 1e3),
-        "ratio": told(medians[:, 1] / medians[:, 0]),
+        "difference_us": mean_of_each((medians[:, 1] - medians[:, 0]) * 1e3),
+        "ratio": mean_of_each(medians[:, 1] / medians[:, 0]),
     }
-
-
-def told(values: np.ndarray) -> dict[str, Any]:
-    """The mean over processes, and each."""
-    return {**mean(values.tolist()), "each": values.round(4).tolist()}
 
 
 def main() -> None:
@@ -117,11 +112,7 @@ def main() -> None:
 
 def pooled(path: Path, *, runs: int, threads: int) -> dict[str, Any]:
     """One model in ``PROCESSES`` processes, one after the other: where things lie in memory moves a few microseconds."""
-    found = []
-    for _ in range(PROCESSES):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            choices = {"runs": -(-runs // PROCESSES), "threads": threads}
-            found.append(pool.apply(measure, (path,), choices))
+    found = apart(PROCESSES, measure, path, runs=-(-runs // PROCESSES), threads=threads)
     model, manifest = read_model(path), open_classifier(path).manifest
     return {
         "model": {

@@ -17,3 +17,8 @@ def mean(values: Sequence[float]) -> dict[str, Any]:
         return {**undefined("one run", n), "value": middle}
     half = float(stats.t.ppf(0.975, n - 1) * stats.sem(values))
     return figure(middle, middle - half, middle + half, n)
+
+
+def mean_of_each(values: Sequence[float]) -> dict[str, Any]:
+    """``mean`` with the values themselves as ``each``."""
+    return {**mean(values), "each": [float(value) for value in values]}

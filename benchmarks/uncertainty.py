@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 import numpy as np
-from students import mean
+from apart import apart
+from students import mean_of_each
 
 from edge_derm import doubting, files
 from edge_derm.bundle import Bundle, open_bundle
@@ -99,20 +99,14 @@ def medians(path: Path, passes: int, rate: float, runs: int) -> dict[str, float]
 
 def cost(path: Path, passes: int, rate: float, runs: int) -> dict[str, Any]:
     """Milliseconds of one inference, and every other call as a ratio to it."""
-    found = []
-    for _ in range(PROCESSES):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found.append(pool.apply(medians, (path, passes, rate, runs)))
+    found = apart(PROCESSES, medians, path, passes, rate, runs)
     plain = [row.pop("deterministic") for row in found]
     return {
-        "deterministic_ms": told(plain),
-        "ratio": {name: told([row[name] / one for row, one in zip(found, plain)]) for name in found[0]},
+        "deterministic_ms": mean_of_each(plain),
+        "ratio": {
+            name: mean_of_each([row[name] / one for row, one in zip(found, plain)]) for name in found[0]
+        },
     }
-
-
-def told(values: Sequence[float]) -> dict[str, Any]:
-    """The mean over processes, and each."""
-    return {**mean(values), "each": [round(value, 4) for value in values]}
 
 
 def worth(path: Path, passes: int, rate: float, data: str, ood: str | None) -> dict[str, Any]:

@@ -19,7 +19,9 @@ def test_processes_that_differ_do_not_blur_the_difference():
     assert told["difference_us"]["value"] == pytest.approx(10, abs=0.01)
     assert told["difference_us"]["high"] - told["difference_us"]["low"] < 0.01
     longer = overhead.compare([np.stack([values, values * 1.1]) for values in first])
-    assert longer["ratio"]["value"] == pytest.approx(1.1) and longer["ratio"]["each"] == [1.1] * 3
+    assert longer["ratio"]["value"] == pytest.approx(1.1) and longer["ratio"]["each"] == pytest.approx(
+        [1.1] * 3
+    )
     low, high = longer["difference_us"]["low"], longer["difference_us"]["high"]
     assert low < 20 < high and high - low > 20  # 10, 20 and 30 µs: Student's interval of three
 
